@@ -1,0 +1,1 @@
+"""What is asked: one question per file. `dpgmm study NAME` runs it."""

@@ -1,0 +1,109 @@
+"""The densities of `sticks`, `gaussian` and `mixture` as NumPyro distributions, so that both statements share them."""
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import random
+from numpyro.distributions import constraints
+
+from . import gaussian, mixture, sticks
+
+
+class StickLogits(dist.Distribution):
+    """Logits of ``num_sticks`` sticks ``v_k ~ Beta(1, concentration)``. Event shape ``(num_sticks,)``."""
+
+    arg_constraints = {"concentration": constraints.positive}  # noqa: RUF012
+    support = constraints.real_vector
+    pytree_data_fields = ("concentration",)
+    pytree_aux_fields = ("num_sticks",)
+
+    def __init__(self, concentration, num_sticks, *, validate_args=None):
+        self.concentration, self.num_sticks = concentration, num_sticks
+        super().__init__(jnp.shape(concentration), (num_sticks,), validate_args=validate_args)
+
+    def sample(self, key, sample_shape=()):
+        """Draws ``logit v`` from ``log(1 - v) ~ -Exponential(concentration)``, which holds for tiny ``v`` too."""
+        shape = self.shape(sample_shape)
+        waiting = random.exponential(key, shape) / jnp.expand_dims(self.concentration, -1)
+        return jnp.log(-jnp.expm1(-waiting)) + waiting
+
+    def log_prob(self, value):
+        """`sticks.log_density_logits`."""
+        return sticks.log_density_logits(value, self.concentration)
+
+
+class LogGammas(dist.Distribution):
+    """Logs of ``size`` independent Gamma(shape, 1) masses; normalised they are Dirichlet(shape). Event ``(size,)``."""
+
+    arg_constraints = {"gamma_shape": constraints.positive}  # noqa: RUF012
+    support = constraints.real_vector
+    pytree_data_fields = ("gamma_shape",)
+    pytree_aux_fields = ("size",)
+
+    def __init__(self, gamma_shape, size, *, validate_args=None):
+        self.gamma_shape, self.size = gamma_shape, size
+        super().__init__(jnp.shape(gamma_shape), (size,), validate_args=validate_args)
+
+    def sample(self, key, sample_shape=()):
+        """Draws in log space: a shape near zero underflows otherwise."""
+        shape = jnp.broadcast_to(jnp.expand_dims(self.gamma_shape, -1), self.shape(sample_shape))
+        return random.loggamma(key, shape)
+
+    def log_prob(self, value):
+        """``sum_k shape x_k - exp(x_k) - log Gamma(shape)``: the Jacobian of the log is included."""
+        shape = jnp.expand_dims(self.gamma_shape, -1)
+        return jnp.sum(shape * value - jnp.exp(value) - jax.scipy.special.gammaln(shape), axis=-1)
+
+
+class InverseWishartCholesky(dist.Distribution):
+    """Lower Cholesky factor of ``Sigma ~ InverseWishart(df, T T^T)``, T = `scale_tril`. Event shape ``(D, D)``."""
+
+    arg_constraints = {"df": constraints.positive, "scale_tril": constraints.lower_cholesky}  # noqa: RUF012
+    support = constraints.lower_cholesky
+    reparametrized_params = ()
+    pytree_data_fields = ("df", "scale_tril")
+
+    def __init__(self, df, scale_tril, *, validate_args=None):
+        self.df, self.scale_tril = df, scale_tril
+        super().__init__(jnp.shape(df), jnp.shape(scale_tril)[-2:], validate_args=validate_args)
+
+    def sample(self, key, sample_shape=()):
+        """Bartlett: Sigma = T W^{-1} T^T with W ~ Wishart(df, I) = A A^T, so its factor is that of ``(A^{-1} T^T)``."""
+        dim = self.event_shape[-1]
+        shape = (*sample_shape, *self.batch_shape)
+        key_normal, key_gamma = random.split(key)
+        lower = jnp.tril(random.normal(key_normal, (*shape, dim, dim)), -1)
+        halves = 0.5 * (jnp.expand_dims(self.df, -1) - jnp.arange(dim))
+        scales = jnp.sqrt(2 * random.gamma(key_gamma, halves, (*shape, dim)))
+        bartlett = lower + scales[..., None] * jnp.eye(dim)
+        half = gaussian.inverse(bartlett) @ jnp.swapaxes(self.scale_tril, -1, -2)
+        return jnp.linalg.cholesky(jnp.swapaxes(half, -1, -2) @ half)
+
+    def log_prob(self, value):
+        """`gaussian.log_inverse_wishart`: a density of the Cholesky factor."""
+        return gaussian.log_inverse_wishart(value, self.df, self.scale_tril)
+
+
+class GaussianMixture(dist.Distribution):
+    """Weighted points from a Gaussian mixture: one event ``(N, D)``, its log density the mixture log likelihood."""
+
+    arg_constraints = {"log_weights": constraints.real_vector}  # noqa: RUF012
+    support = constraints.independent(constraints.real, 2)
+    pytree_data_fields = ("log_weights", "means", "scale_trils", "point_weights")
+
+    def __init__(self, log_weights, means, scale_trils, point_weights, *, validate_args=None):
+        self.log_weights, self.means, self.scale_trils = log_weights, means, scale_trils
+        self.point_weights = point_weights
+        event = (jnp.shape(point_weights)[-1], jnp.shape(means)[-1])
+        super().__init__(jnp.shape(log_weights)[:-1], event, validate_args=validate_args)
+
+    def sample(self, key, sample_shape=()):
+        """Draws N points, each from a component of its own."""
+        key_label, key_noise = random.split(key)
+        labels = random.categorical(key_label, self.log_weights, shape=(*sample_shape, self.event_shape[0]))
+        noise = random.normal(key_noise, self.shape(sample_shape))
+        return self.means[labels] + jnp.einsum("...de,...e->...d", self.scale_trils[labels], noise)
+
+    def log_prob(self, value):
+        """`mixture.log_likelihood`."""
+        return mixture.log_likelihood(self.log_weights, self.means, self.scale_trils, value, self.point_weights)

@@ -1,0 +1,163 @@
+"""The DataTree of draws, the same for every method: build, check, save, load. The schema stands in docs/schema.md."""
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array
+
+from . import mixture
+from .data import Dataset
+from .errors import InputError
+from .posterior import Parameters, Posterior
+
+DIMENSIONS = {
+    "weights": ("component",),
+    "means": ("component", "dim"),
+    "covariances": ("component", "dim", "dim_"),
+    "concentration": (),
+}
+_PACKAGES = ("dpgmm-suite", "jax", "numpyro", "optax", "numpy", "scipy", "arviz-stats", "xarray")
+
+
+def build(
+    posterior: Posterior,
+    parameters: Parameters,
+    *,
+    method: str,
+    options: Mapping[str, Any],
+    compile_seconds: float,
+    run_seconds: float,
+    point_estimate: bool = False,
+    sample_stats: Mapping[str, np.ndarray] | None = None,
+    optimisation: xr.Dataset | None = None,
+) -> xr.DataTree:
+    """DataTree of draws. `parameters` are arrays with leading axes (chain, draw); `sample_stats` are (chain, draw).
+
+    Components, log joint, log likelihood and the number of active components are computed here, for every method alike.
+    A component is active where it is expected to hold at least one point: ``sum_n omega_n r_nk >= 1``.
+    """
+    summaries = _summaries(posterior, parameters)
+    stats = {
+        name: (("chain", "draw"), np.asarray(v)) for name, v in (*summaries.items(), *(sample_stats or {}).items())
+    }
+    groups = {
+        "posterior": components_dataset(posterior, parameters, ("chain", "draw")),
+        "sample_stats": xr.Dataset(stats),
+        "observed_data": observed(posterior.data),
+    }
+    if optimisation is not None:
+        groups["optimisation"] = optimisation
+    tree = xr.DataTree.from_dict({name: with_coordinates(group) for name, group in groups.items()})
+    tree.attrs = {
+        "method": method,
+        "model": posterior.name,
+        "data": posterior.data.name,
+        "options": json.dumps({"model": posterior.options, "method": dict(options)}),
+        "seed": -1,
+        "versions": json.dumps(versions()),
+        "device": jax.devices()[0].device_kind,
+        "compile_seconds": compile_seconds,
+        "run_seconds": run_seconds,
+        "point_estimate": int(point_estimate),
+        "compression": "{}",
+    }
+    return tree
+
+
+def components_dataset(posterior: Posterior, parameters: Parameters, leading: tuple[str, ...]) -> xr.Dataset:
+    """Weights, means, covariances, and the concentration where the model has one, under the `leading` dimensions."""
+    components = posterior.components
+    for _ in leading:
+        components = jax.vmap(components)
+    arrays = {name: np.asarray(a) for name, a in jax.jit(components)(parameters)._asdict().items()}
+    if "concentration" in parameters:
+        arrays["concentration"] = np.asarray(parameters["concentration"])
+    return xr.Dataset({name: ((*leading, *DIMENSIONS[name]), array) for name, array in arrays.items()})
+
+
+def paths(posterior: Posterior, loss: np.ndarray, history: Parameters, steps: np.ndarray) -> xr.Dataset:
+    """The `optimisation` group: `loss` (chain, step), NaN after a path has stopped, and components at some `steps`."""
+    snapshots = components_dataset(posterior, history, ("chain", "snapshot"))
+    return snapshots.assign(loss=(("chain", "step"), loss)).assign_coords(snapshot_step=("snapshot", steps))
+
+
+def observed(data: Dataset) -> xr.Dataset:
+    """The `observed_data` group: points and point weights."""
+    return xr.Dataset({"points": (("obs", "dim"), data.points), "point_weights": ("obs", data.weights)})
+
+
+def save(draws: xr.DataTree, path: str | Path) -> Path:
+    """Write NetCDF, whole or not at all. Returns the path."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        draws.to_netcdf(partial, engine="h5netcdf")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def load(path: str | Path) -> xr.DataTree:
+    """Read and check a file written by `save`, or by anybody who keeps the schema. Raises `InputError`."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a .nc file, such as `dpgmm compare` leaves in its run folder")
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            draws = tree.load()
+    except Exception as error:
+        raise InputError(f"{path}: not a NetCDF file of draws ({type(error).__name__}: {error})") from error
+    return check(draws, str(path))
+
+
+def check(draws: xr.DataTree, where: str = "draws") -> xr.DataTree:
+    """The same tree, or an `InputError` that names the first thing that the schema misses."""
+    for group in ("posterior", "observed_data"):
+        if group not in draws.children:
+            raise InputError(
+                f"{where}: no group {group!r} (found {', '.join(draws.children) or 'none'}); see docs/schema.md"
+            )
+    dataset = draws["posterior"].to_dataset()
+    for name in ("weights", "means", "covariances"):
+        wanted = ("chain", "draw", *DIMENSIONS[name])
+        found = dataset[name].dims if name in dataset else None
+        if found != wanted:
+            raise InputError(f"{where}: posterior/{name} has dimensions {found}, expected {wanted}; see docs/schema.md")
+        if not np.isfinite(dataset[name].values).all():
+            raise InputError(f"{where}: posterior/{name} is not finite everywhere; remove or refit the broken chain")
+    return draws
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def _summaries(posterior: Posterior, parameters: Parameters) -> dict[str, np.ndarray]:
+    """Log joint, log likelihood and number of active components of every draw, streamed over draws."""
+    data = jnp.asarray(posterior.data.points), jnp.asarray(posterior.data.weights)
+
+    def one(draw: Parameters) -> dict[str, Array]:
+        # The gradient with respect to the log weights is the expected number of points in each component.
+        value, counts = jax.value_and_grad(mixture.log_likelihood)(*posterior.mixture(draw), *data)
+        return {
+            "log_joint": posterior.log_prior(draw) + value,
+            "log_likelihood": value,
+            "active_components": jnp.sum(counts >= 1),
+        }
+
+    return jax.device_get(jax.jit(lambda p: jax.lax.map(lambda chain: jax.lax.map(one, chain), p))(parameters))
+
+
+def with_coordinates(group: xr.Dataset) -> xr.Dataset:
+    counted = [d for d in group.dims if d not in group.coords and d != "obs"]
+    return group.assign_coords({d: np.arange(group.sizes[d]) for d in counted})

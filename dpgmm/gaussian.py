@@ -1,0 +1,77 @@
+"""Gaussian and normal-inverse-Wishart densities on Cholesky factors.
+
+A covariance is carried by its lower Cholesky factor L, ``Sigma = L L^T``. For D = 1 the factor is the standard
+deviation and the inverse-Wishart is an inverse-gamma distribution of the variance.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import multigammaln
+
+LOG_2PI = 1.8378770664093453
+
+
+class BaseMeasure(NamedTuple):
+    """Normal-inverse-Wishart G0: ``Sigma ~ InverseWishart(df, T T^T)``, ``mu | Sigma ~ N(mean, Sigma / kappa)``.
+
+    Shapes: ``mean (D,)``, ``kappa ()``, ``df ()`` (above D - 1), ``scale_tril (D, D)`` the lower Cholesky factor T.
+    """
+
+    mean: Array
+    kappa: Array
+    df: Array
+    scale_tril: Array
+
+
+def diagonal(matrices: Array) -> Array:
+    """Diagonals of a batch of matrices, ``(..., D, D)`` to ``(..., D)``."""
+    return jnp.diagonal(matrices, axis1=-2, axis2=-1)
+
+
+def log_determinant(scale_tril: Array) -> Array:
+    """Log determinant of L, half of that of the covariance: ``(..., D, D)`` to ``(...)``."""
+    return jnp.sum(jnp.log(diagonal(scale_tril)), axis=-1)
+
+
+def inverse(scale_tril: Array) -> Array:
+    """Inverse of lower triangular factors, ``(..., D, D)``. One division for D = 1, where a solver is mostly overhead."""
+    if scale_tril.shape[-1] == 1:
+        return 1 / scale_tril
+    identity = jnp.broadcast_to(jnp.eye(scale_tril.shape[-1], dtype=scale_tril.dtype), scale_tril.shape)
+    return solve_triangular(scale_tril, identity, lower=True)
+
+
+def log_density(points: Array, mean: Array, scale_tril: Array) -> Array:
+    """Log density of ``N(mean, L L^T)``: ``-D/2 log 2 pi - log|L| - |L^{-1}(x - mean)|^2 / 2``.
+
+    Shapes: ``points (..., D)``, ``mean (..., D)``, ``scale_tril (..., D, D)``, broadcast, to ``(...)``.
+    """
+    whitened = jnp.einsum("...de,...e->...d", inverse(scale_tril), points - mean)
+    return -0.5 * (mean.shape[-1] * LOG_2PI + jnp.sum(whitened**2, axis=-1)) - log_determinant(scale_tril)
+
+
+def log_inverse_wishart(scale_tril: Array, df: Array, prior_tril: Array) -> Array:
+    """Log density of the CHOLESKY FACTOR L of ``Sigma ~ InverseWishart(df, T T^T)``, on the lower triangle of L.
+
+    ``df log|T| - df D/2 log 2 - log Gamma_D(df/2) - (df + D + 1) log|L| - |L^{-1} T|_F^2 / 2`` is the density of Sigma;
+    the Jacobian of ``Sigma = L L^T`` adds ``D log 2 + sum_i (D - i + 1) log L_ii``, i from 1 (Muirhead 1982, thm 2.1.9).
+    Shapes: ``scale_tril (..., D, D)``, ``df ()``, ``prior_tril (D, D)`` the factor T, to ``(...)``.
+    """
+    dim = scale_tril.shape[-1]
+    trace = jnp.sum((inverse(scale_tril) @ prior_tril) ** 2, axis=(-2, -1))
+    normaliser = df * log_determinant(prior_tril) - 0.5 * df * dim * jnp.log(2.0) - multigammaln(0.5 * df, dim)
+    density = normaliser - (df + dim + 1) * log_determinant(scale_tril) - 0.5 * trace
+    powers = jnp.arange(dim, 0, -1)
+    return density + dim * jnp.log(2.0) + jnp.sum(powers * jnp.log(diagonal(scale_tril)), axis=-1)
+
+
+def log_base_measure(mean: Array, scale_tril: Array, base: BaseMeasure) -> Array:
+    """Log density of one component, or of a batch, under the normal-inverse-Wishart `BaseMeasure`.
+
+    Shapes: ``mean (..., D)``, ``scale_tril (..., D, D)`` to ``(...)``. A density of the mean and of the CHOLESKY FACTOR.
+    """
+    of_mean = log_density(mean, base.mean, scale_tril / jnp.sqrt(base.kappa))
+    return of_mean + log_inverse_wishart(scale_tril, base.df, base.scale_tril)

@@ -1,0 +1,9 @@
+"""Inference methods: one file each, all with ``run(posterior, key, **options) -> DataTree``, and the registry of them."""
+
+from collections.abc import Callable
+
+import xarray as xr
+
+from . import map, nuts, svi
+
+REGISTRY: dict[str, Callable[..., xr.DataTree]] = {"map": map.run, "svi": svi.run, "nuts": nuts.run}

@@ -1,0 +1,65 @@
+"""What every method needs to run: compile apart from running, chains on threads, chunks that show progress and stop."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any
+
+import jax
+
+Progress = Callable[[int, int, str], None]
+"""``progress(done, total, note)``, called from any thread after every chunk of work."""
+
+
+def compile_timed(function: Callable, *args: Any) -> tuple[Callable, float]:
+    """Compiled `function` for arguments shaped like `args`, and the seconds that tracing and compiling took."""
+    start = time.perf_counter()
+    compiled = jax.jit(function).lower(*args).compile()
+    return compiled, time.perf_counter() - start
+
+
+def run_chains(
+    chain: Callable[[int, Callable[[int, str], None]], Any], num_chains: int, total: int, progress: Progress | None
+) -> tuple[list, float]:
+    """Run ``chain(index, advance)`` for every index on as many threads as cores; results in order, and the seconds.
+
+    XLA releases the interpreter's lock, so that chains run side by side, each at its own pace: chains vectorised into
+    one program move in lock-step with the longest tree. `advance(work, note)` reports finished work; it raises
+    `Interrupted` in every chain once one has failed or the user pressed Ctrl-C, so that nothing runs on unseen.
+    """
+    lock, stop, done = threading.Lock(), threading.Event(), 0
+
+    def advance(work: int, note: str = "") -> None:
+        nonlocal done
+        if stop.is_set():
+            raise Interrupted
+        with lock:
+            done += work
+            if progress is not None:
+                progress(min(done, num_chains * total), num_chains * total, note)
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(min(num_chains, os.cpu_count() or 1)) as pool:
+        futures = [pool.submit(chain, index, advance) for index in range(num_chains)]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            stop.set() if any(not f.done() or f.exception() for f in futures) else None
+            for future in futures:
+                future.cancel()
+    failed = [f.exception() for f in futures if not f.cancelled() and f.exception()]
+    for error in failed:
+        if not isinstance(error, Interrupted):
+            raise error
+    return [future.result() for future in futures], time.perf_counter() - start
+
+
+class Interrupted(RuntimeError):
+    """Another chain failed or the user asked to stop."""
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Stack like-shaped trees of arrays along a new first axis, on the host."""
+    return jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *trees)

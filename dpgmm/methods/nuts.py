@@ -1,0 +1,101 @@
+"""The No-U-Turn sampler of NumPyro on the unconstrained coordinates, chains from dispersed starts, each at its own pace."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array, random
+from numpyro.infer import NUTS
+
+from .. import draws
+from ..errors import InputError
+from ..posterior import Posterior
+from ._run import Progress, compile_timed, run_chains, stack
+
+CHUNK = 25
+"""Transitions between two looks at the progress bar and at Ctrl-C."""
+
+
+def run(
+    posterior: Posterior,
+    key: Array,
+    *,
+    chains: int = 4,
+    warmup: int = 1_000,
+    draws_per_chain: int = 1_000,
+    target_accept: float = 0.8,
+    max_tree_depth: int = 10,
+    dense_mass: bool = False,
+    progress: Progress | None = None,
+) -> xr.DataTree:
+    """Draws of `chains` independent chains after `warmup` adaptive transitions (Hoffman & Gelman 2014).
+
+    `sample_stats` keeps `diverging`, `n_steps`, `tree_depth`, `energy`, `acceptance_rate`, `step_size`, of the kept
+    draws. Deterministic given `key`. Raises `InputError` where a start has no finite density.
+    """
+    kernel = NUTS(
+        potential_fn=lambda u: -posterior.log_density(u),
+        target_accept_prob=target_accept,
+        max_tree_depth=max_tree_depth,
+        dense_mass=dense_mass,
+    )
+    key_start, key_chain = random.split(key)
+    starts = jax.vmap(lambda k: posterior.unconstrain(posterior.initial(k)))(random.split(key_start, chains))
+    if not np.isfinite(jax.vmap(posterior.log_density)(starts)).all():
+        raise InputError(f"model {posterior.name}: the log density of a start is not finite; mend its initial(key)")
+    # A batch of keys would make the kernel vectorise its chains, in lock-step: one call for each.
+    states = [kernel.init(k, warmup, _row(starts, i), (), {}) for i, k in enumerate(random.split(key_chain, chains))]
+
+    def chunk(state):
+        return jax.lax.scan(lambda s, _: ((s := kernel.sample(s, (), {})), _kept(s)), state, length=CHUNK)
+
+    compiled, compile_seconds = compile_timed(chunk, states[0])
+    total = warmup + draws_per_chain
+
+    def chain(index, advance):
+        state, kept = states[index], []
+        for start in range(0, total, CHUNK):
+            state, out = compiled(state)
+            out = jax.device_get(out)
+            kept.append(out)
+            phase = "warm-up" if start < warmup else "sampling"
+            advance(
+                min(CHUNK, total - start),
+                f"chain {index + 1} {phase}, {int(np.median(out[1]['n_steps']))} steps a draw",
+            )
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[warmup:total], *kept)
+
+    results, run_seconds = run_chains(chain, chains, total, progress)
+    unconstrained, stats = stack(results)
+    return draws.build(
+        posterior,
+        jax.jit(jax.vmap(jax.vmap(lambda u: posterior.constrain(u)[0])))(unconstrained),
+        method="nuts",
+        options={
+            "chains": chains,
+            "warmup": warmup,
+            "draws_per_chain": draws_per_chain,
+            "target_accept": target_accept,
+            "max_tree_depth": max_tree_depth,
+            "dense_mass": dense_mass,
+        },
+        compile_seconds=compile_seconds,
+        run_seconds=run_seconds,
+        sample_stats=stats,
+    )
+
+
+def _row(tree, index):
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def _kept(state):
+    """What is kept of one transition: the position, and its sampler statistics."""
+    return state.z, {
+        "diverging": state.diverging,
+        "n_steps": state.num_steps,
+        "tree_depth": jnp.ceil(jnp.log2(state.num_steps + 1)).astype(int),
+        "energy": state.energy,
+        "acceptance_rate": state.accept_prob,
+        "step_size": state.adapt_state.step_size,
+    }

@@ -1,0 +1,103 @@
+"""Posterior: one model bound to one data set. A model states its prior twice; the likelihood is everybody's."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro
+from jax import Array
+
+from . import distributions, mixture
+from .data import Dataset
+from .errors import InputError
+from .transforms import Transform
+
+Parameters = dict[str, Array]
+
+
+class Mixture(NamedTuple):
+    """A mixture as the densities want it: ``log_weights (K,)``, ``means (K, D)``, ``scale_trils (K, D, D)``."""
+
+    log_weights: Array
+    means: Array
+    scale_trils: Array
+
+
+class Components(NamedTuple):
+    """A mixture as people want it: ``weights (K,)``, ``means (K, D)``, ``covariances (K, D, D)``."""
+
+    weights: Array
+    means: Array
+    covariances: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Posterior:
+    """One model bound to one data set.
+
+    A model file gives `log_prior(parameters) -> ()` in plain JAX, the same prior as `prior_program() -> Mixture` in
+    NumPyro, `mixture(parameters) -> Mixture`, one `Transform` per site, and `initial(key) -> parameters`, a dispersed
+    start. `parameters` is a dict of arrays keyed by site name. Everything else follows here, once.
+    """
+
+    name: str
+    data: Dataset
+    options: dict[str, Any]
+    log_prior: Callable[[Parameters], Array]
+    mixture: Callable[[Parameters], Mixture]
+    prior_program: Callable[[], Mixture]
+    transforms: dict[str, Transform]
+    initial: Callable[[Array], Parameters]
+
+    def log_likelihood(self, parameters: Parameters) -> Array:
+        """``sum_n omega_n log sum_k w_k N(x_n | mu_k, Sigma_k)``, nats."""
+        return mixture.log_likelihood(*self.mixture(parameters), *self._arrays())
+
+    def log_joint(self, parameters: Parameters) -> Array:
+        """Normalised log prior plus log likelihood, nats, a density of the constrained parameters."""
+        return self.log_prior(parameters) + self.log_likelihood(parameters)
+
+    def program(self) -> None:
+        """The NumPyro program of this posterior, to be handed over as it is: ``numpyro.infer.NUTS(posterior.program)``."""
+        points, weights = self._arrays()
+        numpyro.sample("points", distributions.GaussianMixture(*self.prior_program(), weights), obs=points)
+
+    def constrain(self, unconstrained: Parameters) -> tuple[Parameters, Array]:
+        """Parameters and ``log |d parameters / d unconstrained|``, from coordinates scaled to the data."""
+        both = {site: self.transforms[site].constrain(u) for site, u in unconstrained.items()}
+        log_jacobian = jnp.sum(jnp.stack([jacobian for _, jacobian in both.values()]))
+        return {site: value for site, (value, _) in both.items()}, log_jacobian
+
+    def unconstrain(self, parameters: Parameters) -> Parameters:
+        """Inverse of `constrain`."""
+        return {site: self.transforms[site].unconstrain(value) for site, value in parameters.items()}
+
+    def log_density(self, unconstrained: Parameters) -> Array:
+        """Log joint density of the unconstrained coordinates, Jacobian included: what a sampler walks on."""
+        parameters, log_jacobian = self.constrain(unconstrained)
+        return self.log_joint(parameters) + log_jacobian
+
+    def components(self, parameters: Parameters) -> Components:
+        """Weights, means and covariances of one set of parameters; `jax.vmap` it for draws."""
+        log_weights, means, scale_trils = self.mixture(parameters)
+        return Components(jnp.exp(log_weights), means, scale_trils @ jnp.swapaxes(scale_trils, -1, -2))
+
+    def on(self, data: Dataset) -> "Posterior":
+        """The same prior, hyperparameters untouched, with the likelihood of other data: a compressed set, say."""
+        return dataclasses.replace(self, data=data)
+
+    def _arrays(self) -> tuple[Array, Array]:
+        dtype = jax.dtypes.canonicalize_dtype(float)
+        return jnp.asarray(self.data.points, dtype), jnp.asarray(self.data.weights, dtype)
+
+
+def check_options(truncation: int, **positive: float) -> None:
+    """Raise `InputError` unless the truncation is at least 2 and every other option a positive finite number."""
+    if truncation != int(truncation) or truncation < 2:
+        raise InputError(f"model option truncation = {truncation}: it must be a whole number, 2 or more")
+    for name, value in positive.items():
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"model option {name} = {value}: it must be a positive number")

@@ -1,0 +1,65 @@
+"""Stick-breaking weights, always in log space (Sethuraman 1994; Ishwaran & James 2001).
+
+Sticks ``v_k``, ``k < K``, with ``v_K = 1``, give weights ``w_k = v_k prod_{j<k} (1 - v_j)``. A stick is carried by its
+logit, so that neither ``v`` near 1 nor a weight near 0 loses a digit. Three densities live here, of the same
+distribution under ``v_k ~ Beta(1, a)``, each with respect to another variable: the sticks, their logits, the weights.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn import log_sigmoid, logsumexp
+
+
+def log_weights(logits: Array) -> Array:
+    """Log weights of the sticks whose logits are given: ``log v_k + sum_{j<k} log(1 - v_j)``.
+
+    Shapes: ``logits (..., K - 1)`` to ``(..., K)``. The result is normalised by construction.
+    """
+    end = jnp.zeros_like(logits[..., :1])
+    log_stick = jnp.concatenate([log_sigmoid(logits), end], axis=-1)
+    log_remaining = jnp.concatenate([end, jnp.cumsum(log_sigmoid(-logits), axis=-1)], axis=-1)
+    return log_stick + log_remaining
+
+
+def log_remaining(log_weights: Array) -> Array:
+    """Log mass not used before each component: ``log sum_{j>=k} w_j``. Shapes: ``(..., K)`` to ``(..., K)``.
+
+    A reversed cumulative logsumexp; one minus a running sum would cancel to nothing in float32.
+    """
+    return jax.lax.cumlogsumexp(log_weights, axis=log_weights.ndim - 1, reverse=True)
+
+
+def logits(log_weights: Array) -> Array:
+    """Inverse of `log_weights`: ``log v_k - log(1 - v_k) = log w_k - log sum_{j>k} w_j``.
+
+    Shapes: ``(..., K)`` to ``(..., K - 1)``. The log weights need not be normalised.
+    """
+    return log_weights[..., :-1] - log_remaining(log_weights)[..., 1:]
+
+
+def log_density_logits(logits: Array, concentration: Array) -> Array:
+    """Log density of stick LOGITS, ``sum_k log a + log v_k + a log(1 - v_k)``, for ``v_k ~ Beta(1, a)``.
+
+    Shapes: ``logits (..., K - 1)``, ``concentration (...)`` to ``(...)``. The Jacobian ``v (1 - v)`` is included.
+    """
+    a = jnp.asarray(concentration)[..., None]
+    return jnp.sum(jnp.log(a) + log_sigmoid(logits) + a * log_sigmoid(-logits), axis=-1)
+
+
+def log_density_sticks(log_weights: Array, concentration: Array, num_sticks: int | None = None) -> Array:
+    """Log density of the first m STICKS, given by log weights: ``m log a + (a - 1) logsumexp(log_weights[m:])``.
+
+    Shapes: ``log_weights (K,)`` normalised, ``concentration ()`` to ``()``; m is `num_sticks`, by default ``K - 1``.
+    It rests on ``sum_{k<=m} log(1 - v_k) = log sum_{k>m} w_k``: no division and no running difference.
+    """
+    m = log_weights.shape[-1] - 1 if num_sticks is None else num_sticks
+    return m * jnp.log(concentration) + (concentration - 1) * logsumexp(log_weights[..., m:], axis=-1)
+
+
+def log_density_weights(log_weights: Array, concentration: Array) -> Array:
+    """Log density of the WEIGHTS ``(w_1 .. w_{K-1})``: that of the sticks times ``prod_k 1 / (mass before stick k)``.
+
+    Shapes: ``log_weights (K,)`` normalised, ``concentration ()`` to ``()``.
+    """
+    return log_density_sticks(log_weights, concentration) - jnp.sum(log_remaining(log_weights)[..., 1:-1], axis=-1)

@@ -1,0 +1,1 @@
+"""What is believed: one posterior per file, stated in plain JAX and as a NumPyro program."""

@@ -1,0 +1,80 @@
+"""Truncated Dirichlet-process Gaussian mixture by stick breaking: the proper model, and the default everywhere.
+
+    concentration a ~ Gamma(shape, rate)
+    sticks        v_k ~ Beta(1, a), k < K, v_K = 1;  log w_k = log v_k + sum_{j<k} log(1 - v_j)
+    components    Sigma_k ~ InverseWishart(df, Psi),  mu_k | Sigma_k ~ N(m, Sigma_k / kappa)
+    points        x_n ~ sum_k w_k N(mu_k, Sigma_k)
+
+Sites: ``concentration ()``, ``stick_logits (K - 1,)``, ``means (K, D)``, ``scale_trils (K, D, D)``. Sticks are carried as
+logits and covariances as Cholesky factors; densities, and therefore modes, are with respect to those.
+The defaults Gamma(2, 4) are those of Escobar & West (1995) for the galaxies; those of the base measure are documented
+in `dpgmm.base_measure.scaled_to`. Labels are NOT exchangeable: the prior prefers large weights early.
+"""
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax import random
+from jax.scipy.stats import gamma
+
+from dpgmm import base_measure, sticks, transforms
+from dpgmm.data import Dataset
+from dpgmm.distributions import StickLogits
+from dpgmm.posterior import Mixture, Posterior, check_options
+
+
+def posterior(
+    data: Dataset,
+    *,
+    truncation: int = 50,
+    shape: float = 2.0,
+    rate: float = 4.0,
+    component_scale: float = 0.25,
+    df: float | None = None,
+    kappa: float | None = None,
+) -> Posterior:
+    """Posterior of `truncation` components; `shape` and `rate` of the concentration, the others of the base measure."""
+    check_options(truncation, shape=shape, rate=rate)
+    base = base_measure.scaled_to(data, component_scale, df, kappa)
+
+    def log_prior(p):
+        of_concentration = gamma.logpdf(p["concentration"], shape, scale=1 / rate)
+        of_sticks = sticks.log_density_logits(p["stick_logits"], p["concentration"])
+        return of_concentration + of_sticks + base_measure.log_prior(p, base)
+
+    def mixture(p):
+        return Mixture(sticks.log_weights(p["stick_logits"]), p["means"], p["scale_trils"])
+
+    def prior_program():
+        concentration = numpyro.sample("concentration", dist.Gamma(shape, rate))
+        logits = numpyro.sample("stick_logits", StickLogits(concentration, truncation - 1))
+        return Mixture(sticks.log_weights(logits), *base_measure.program(base, truncation))
+
+    def initial(key):
+        key_sticks, key_components = random.split(key)
+        concentration = jnp.asarray(shape / rate)
+        logits = StickLogits(concentration, truncation - 1).sample(key_sticks)
+        components = base_measure.initial(key_components, base, data, truncation)
+        return {"concentration": concentration, "stick_logits": logits, **components}
+
+    return Posterior(
+        name="stick_breaking",
+        data=data,
+        options={
+            "truncation": truncation,
+            "shape": shape,
+            "rate": rate,
+            "component_scale": component_scale,
+            "df": float(base.df),
+            "kappa": float(base.kappa),
+        },
+        log_prior=log_prior,
+        mixture=mixture,
+        prior_program=prior_program,
+        transforms={
+            "concentration": transforms.positive(),
+            "stick_logits": transforms.real(),
+            **base_measure.transforms_of(base, data),
+        },
+        initial=initial,
+    )

@@ -1,0 +1,79 @@
+"""Finite Gaussian mixture with symmetric Dirichlet(a / K) weights: labels exactly exchangeable.
+
+    concentration a ~ Gamma(shape, rate)
+    weights       w ~ Dirichlet(a / K, .., a / K)
+    components    Sigma_k ~ InverseWishart(df, Psi),  mu_k | Sigma_k ~ N(m, Sigma_k / kappa)
+
+It tends to the Dirichlet-process mixture as K grows (Ishwaran & Zarepour 2002). The weights are carried as logs of K
+independent Gamma(a / K, 1) masses, ``w = softmax(log_masses)``: weights near zero keep their digits, and permuting the
+labels permutes the arrays and changes nothing else. The total mass, Gamma(a, 1), is not identified by the data.
+Sites: ``concentration ()``, ``log_masses (K,)``, ``means (K, D)``, ``scale_trils (K, D, D)``.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax import random
+from jax.scipy.stats import gamma
+
+from dpgmm import base_measure, transforms
+from dpgmm.data import Dataset
+from dpgmm.distributions import LogGammas
+from dpgmm.posterior import Mixture, Posterior, check_options
+
+
+def posterior(
+    data: Dataset,
+    *,
+    truncation: int = 50,
+    shape: float = 2.0,
+    rate: float = 4.0,
+    component_scale: float = 0.25,
+    df: float | None = None,
+    kappa: float | None = None,
+) -> Posterior:
+    """Posterior of `truncation` components; `shape` and `rate` of the concentration, the others of the base measure."""
+    check_options(truncation, shape=shape, rate=rate)
+    base = base_measure.scaled_to(data, component_scale, df, kappa)
+
+    def log_prior(p):
+        of_concentration = gamma.logpdf(p["concentration"], shape, scale=1 / rate)
+        of_masses = LogGammas(p["concentration"] / truncation, truncation).log_prob(p["log_masses"])
+        return of_concentration + of_masses + base_measure.log_prior(p, base)
+
+    def mixture(p):
+        return Mixture(jax.nn.log_softmax(p["log_masses"]), p["means"], p["scale_trils"])
+
+    def prior_program():
+        concentration = numpyro.sample("concentration", dist.Gamma(shape, rate))
+        log_masses = numpyro.sample("log_masses", LogGammas(concentration / truncation, truncation))
+        return Mixture(jax.nn.log_softmax(log_masses), *base_measure.program(base, truncation))
+
+    def initial(key):
+        key_masses, key_components = random.split(key)
+        log_masses = LogGammas(jnp.asarray(1.0), truncation).sample(key_masses)
+        components = base_measure.initial(key_components, base, data, truncation)
+        return {"concentration": jnp.asarray(shape / rate), "log_masses": log_masses, **components}
+
+    return Posterior(
+        name="symmetric_dirichlet",
+        data=data,
+        options={
+            "truncation": truncation,
+            "shape": shape,
+            "rate": rate,
+            "component_scale": component_scale,
+            "df": float(base.df),
+            "kappa": float(base.kappa),
+        },
+        log_prior=log_prior,
+        mixture=mixture,
+        prior_program=prior_program,
+        transforms={
+            "concentration": transforms.positive(),
+            "log_masses": transforms.real(),
+            **base_measure.transforms_of(base, data),
+        },
+        initial=initial,
+    )
