@@ -179,6 +179,7 @@ def _agreement(data: Dataset, path: tuple, on_all: Any, on_few: Any) -> dict[str
             "all points": int(np.isfinite(on_all.loss).sum()),
             "few points": int(np.isfinite(on_few.loss).sum()),
         },
+        "plain_smallest_weight_at_its_end": float(jnp.min(_normalised(jnp.exp(path[0][finite - 1])))),
         "same_parameters": {
             "ours against plain": _worst(ours, plain),
             "plain against float64": _worst(plain, exact),
@@ -257,8 +258,8 @@ def _words(result: dict[str, Any]) -> str:
     paths = ", ".join(
         f"{name} from step {path['parts_at']} (worst {path['worst']:.1e})" for name, path in result["same_path"].items()
     )
-    first = result["finite_steps"]["plain"]
-    cause = f"The plain run is no number from step {first:,} on: a weight underflows to 0, and 0 has no logarithm.\n"
+    first, smallest = result["finite_steps"]["plain"], result["plain_smallest_weight_at_its_end"]
+    cause = f"The plain run is no number from step {first:,} on; its smallest weight before that: {smallest:.1e}.\n"
     return (cause if first < result["steps"] else "") + (
         f"Largest relative difference of the loss at the same parameters: {same}.\n"
         f"Paths that part from the plain one by more than {TOLERANCE:g}: {paths}; "

@@ -1,7 +1,8 @@
 """Compare inference methods for Dirichlet-process Gaussian mixtures, without being fooled by component labels."""
 
-from . import datasets, draws, methods
+from . import datasets, diagnostics, draws, methods
 from .data import Dataset
+from .diagnostics import diagnose
 from .errors import InputError
 from .fitting import fit
 from .loading import load_model
@@ -14,6 +15,8 @@ __all__ = [
     "Mixture",
     "Posterior",
     "datasets",
+    "diagnose",
+    "diagnostics",
     "draws",
     "fit",
     "load_model",

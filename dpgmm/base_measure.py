@@ -52,7 +52,8 @@ def program(base: BaseMeasure, num_components: int) -> tuple[Array, Array]:
     cholesky = distributions.InverseWishartCholesky(base.df, base.scale_tril)
     scale_trils = numpyro.sample("scale_trils", cholesky.expand([num_components]).to_event(1))
     normal = dist.MultivariateNormal(base.mean, scale_tril=scale_trils / jnp.sqrt(base.kappa))
-    return numpyro.sample("means", normal.to_event(1)), scale_trils
+    means = numpyro.sample("means", normal.to_event(1))
+    return jnp.asarray(means), jnp.asarray(scale_trils)
 
 
 def transforms_of(base: BaseMeasure, data: Dataset) -> dict[str, transforms.Transform]:

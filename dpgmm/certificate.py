@@ -30,7 +30,8 @@ def largest_error(draws: xr.DataTree, full: Dataset, compressed: Dataset) -> flo
 def _components(draws: xr.DataTree) -> tuple[Array, Array, Array]:
     """Components of all draws, in one row."""
     flat = draws["posterior"].to_dataset().stack(row=("chain", "draw")).transpose("row", ...)
-    return tuple(jnp.asarray(flat[name].values) for name in ("weights", "means", "covariances"))
+    weights, means, covariances = (jnp.asarray(flat[name].values) for name in ("weights", "means", "covariances"))
+    return weights, means, covariances
 
 
 def _worst_and_spread(draws: xr.DataTree, full: Dataset) -> np.ndarray:

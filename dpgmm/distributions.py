@@ -1,3 +1,5 @@
+# NumPyro annotates none of what a subclass may narrow.
+# pyright: reportIncompatibleMethodOverride=false, reportAssignmentType=false, reportArgumentType=false
 """The densities of `sticks`, `gaussian` and `mixture` as NumPyro distributions, so that both statements share them."""
 
 import jax

@@ -159,5 +159,6 @@ def _summaries(posterior: Posterior, parameters: Parameters) -> dict[str, np.nda
 
 
 def with_coordinates(group: xr.Dataset) -> xr.Dataset:
+    """The same group with counted coordinates on every dimension but the observations."""
     counted = [d for d in group.dims if d not in group.coords and d != "obs"]
     return group.assign_coords({d: np.arange(group.sizes[d]) for d in counted})

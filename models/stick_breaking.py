@@ -47,7 +47,7 @@ def posterior(
 
     def prior_program():
         concentration = numpyro.sample("concentration", dist.Gamma(shape, rate))
-        logits = numpyro.sample("stick_logits", StickLogits(concentration, truncation - 1))
+        logits = jnp.asarray(numpyro.sample("stick_logits", StickLogits(concentration, truncation - 1)))
         return Mixture(sticks.log_weights(logits), *base_measure.program(base, truncation))
 
     def initial(key):

@@ -49,9 +49,9 @@ def run_chains(
             stop.set() if any(not f.done() or f.exception() for f in futures) else None
             for future in futures:
                 future.cancel()
-    failed = [f.exception() for f in futures if not f.cancelled() and f.exception()]
-    for error in failed:
-        if not isinstance(error, Interrupted):
+    errors = [future.exception() for future in futures if not future.cancelled()]
+    for error in errors:
+        if error is not None and not isinstance(error, Interrupted):
             raise error
     return [future.result() for future in futures], time.perf_counter() - start
 

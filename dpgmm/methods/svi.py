@@ -10,6 +10,7 @@ import numpyro.distributions as dist
 import optax
 import xarray as xr
 from jax import Array, random
+from jax.flatten_util import ravel_pytree
 from numpyro.infer import SVI, Trace_ELBO, autoguide
 
 from .. import draws
@@ -22,7 +23,7 @@ GUIDES = {
     "lowrank": autoguide.AutoLowRankMultivariateNormal,
     "multivariate": autoguide.AutoMultivariateNormal,
 }
-CHUNK = 250
+CHUNK = 500
 """Steps between two looks at the stopping rule, at the progress bar and at Ctrl-C."""
 PATIENCE = 3
 """Looks in a row without progress before a restart stops."""
@@ -34,11 +35,11 @@ def run(
     *,
     guide: str = "lowrank",
     restarts: int = 4,
-    max_steps: int = 10_000,
-    learning_rate: float = 0.01,
+    max_steps: int = 20_000,
+    learning_rate: float = 0.02,
     particles: int = 1,
     draws_per_restart: int = 1_000,
-    init_scale: float = 0.1,
+    init_scale: float = 0.01,
     progress: Progress | None = None,
 ) -> xr.DataTree:
     """Maximise the evidence lower bound of `guide` from dispersed starts; chain = restart, draws from each guide.
@@ -52,15 +53,11 @@ def run(
         raise InputError(f"svi: no guide {guide!r}; there are {', '.join(GUIDES)}")
     key_start, key_run, key_draw, key_elbo = random.split(key, 4)
     starts = jax.vmap(lambda k: posterior.unconstrain(posterior.initial(k)))(random.split(key_start, restarts))
-    program = _coordinates_program(posterior, jax.tree.map(lambda leaf: leaf[0], starts))
-    # A NumPyro optimiser keeps a step counter of its own; optax's is wrapped by SVI.
+    program = _coordinates_program(posterior, _row(starts, 0))
     family = GUIDES[guide](program, init_scale=init_scale)
     svi = SVI(program, family, optax.adam(learning_rate), Trace_ELBO(num_particles=particles))
     keys = random.split(key_run, restarts)
-    first = svi.init(keys[0])
-    states = [
-        _started(svi, family, first, keys[i], jax.tree.map(lambda leaf: leaf[i], starts)) for i in range(restarts)
-    ]
+    states = [svi.init(keys[i], init_params=_location(family, _row(starts, i))) for i in range(restarts)]
 
     def chunk(state):
         state, losses = jax.lax.scan(lambda s, _: svi.update(s), state, length=CHUNK)
@@ -70,7 +67,7 @@ def run(
 
     def restart(index, advance):
         state, losses = states[index], []
-        path = [jax.tree.map(lambda leaf: leaf[index], starts)]
+        path = [_row(starts, index)]
         for done in range(0, max_steps, CHUNK):
             state, values, median = compiled(state)
             losses.append(np.asarray(values))
@@ -86,7 +83,7 @@ def run(
     sample = jax.vmap(lambda k, p: family.sample_posterior(k, p, sample_shape=(draws_per_restart,)))
     unconstrained = jax.jit(sample)(random.split(key_draw, restarts), params)
     final = Trace_ELBO(num_particles=1_000)
-    elbo = jax.jit(jax.vmap(lambda p: -final.loss(key_elbo, p, program, family)))(params)
+    elbo = jax.jit(jax.vmap(lambda p: -jnp.asarray(final.loss(key_elbo, p, program, family))))(params)
     constrain = lambda u: posterior.constrain(u)[0]
     tree = draws.build(
         posterior,
@@ -124,14 +121,11 @@ def _coordinates_program(posterior: Posterior, like):
     return program
 
 
-def _started(svi: SVI, family: autoguide.AutoGuide, first, key: Array, start):
-    """State of one restart: the first state's, with its own key and the guide's location at its own start."""
-    params = svi.get_params(first)
+def _location(family: autoguide.AutoGuide, start) -> dict[str, Array]:
+    """The guide's location parameters at a start."""
     if isinstance(family, autoguide.AutoNormal):
-        params |= {f"{site}_auto_loc": value for site, value in start.items()}
-    else:
-        params |= {"auto_loc": jax.flatten_util.ravel_pytree(start)[0]}
-    return first._replace(optim_state=svi.optim.init(svi.constrain_fn and params), rng_key=key)
+        return {f"{site}_auto_loc": value for site, value in start.items()}
+    return {"auto_loc": ravel_pytree(start)[0]}
 
 
 def _settled(losses: list[np.ndarray]) -> bool:
@@ -153,3 +147,7 @@ def _paths(posterior: Posterior, constrain, losses: list[np.ndarray], paths: lis
         row[: len(values)] = values
     history = jax.jit(jax.vmap(jax.vmap(constrain)))(stack(padded))
     return draws.paths(posterior, loss, history, np.arange(longest) * CHUNK)
+
+
+def _row(tree, index):
+    return jax.tree.map(lambda leaf: leaf[index], tree)

@@ -1,0 +1,242 @@
+"""The command line: `dpgmm compare`, `fit`, `diagnose`, `study`, `list`."""
+
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from . import data, datasets, diagnostics, draws, loading, methods, report
+from .errors import InputError
+from .fitting import fit as fit_posterior
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+console = Console()
+QUICK = {
+    "map": {"restarts": 4, "steps": 600},
+    "svi": {"restarts": 2, "max_steps": 3_000, "draws_per_restart": 250},
+    "nuts": {"chains": 2, "warmup": 150, "draws_per_chain": 100, "max_tree_depth": 6},
+}
+
+DataArgument = Annotated[str, typer.Argument(help="Name of a data set, or a .csv/.npy file of numbers.")]
+Model = Annotated[str, typer.Option(help="Name of a model, or the path of a model file.")]
+Truncation = Annotated[int, typer.Option(help="Number of components K.")]
+Columns = Annotated[str | None, typer.Option(help="Columns of the file, separated by commas.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same machine: same numbers.")]
+Chains = Annotated[int, typer.Option(min=1, help="NUTS chains.")]
+Warmup = Annotated[int, typer.Option(min=1, help="NUTS warm-up transitions a chain.")]
+Draws = Annotated[int, typer.Option(min=4, help="Draws a chain, and a guide.")]
+Restarts = Annotated[int, typer.Option(min=1, help="Restarts of MAP; SVI takes a quarter.")]
+Compression = Annotated[bool, typer.Option(help="Certified compression of one-dimensional data.")]
+Quick = Annotated[bool, typer.Option("--quick", help="A short run, under a minute: to see that all works.")]
+
+
+@app.command()
+def compare(
+    data_set: Annotated[str, typer.Argument(metavar="[DATA]", help="Data set name or file.")] = "four_gaussians",
+    model: Model = "stick_breaking",
+    methods_: Annotated[str, typer.Option("--methods", help="Methods, separated by commas.")] = "map,svi,nuts",
+    truncation: Truncation = 50,
+    columns: Columns = None,
+    chains: Chains = 4,
+    warmup: Warmup = 1_000,
+    draws_: Annotated[int, typer.Option("--draws", min=4, help="Draws a chain, and a guide.")] = 1_000,
+    restarts: Restarts = 16,
+    seed: Seed = 0,
+    compression: Compression = True,
+    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/DATA-TIME.")] = None,
+    quick: Quick = False,
+) -> None:
+    """Fit one model by several methods, print one table, and leave a run folder with report.html."""
+    posterior = loading.load_model(model)(_data(data_set, columns), truncation=truncation)
+    names = _methods(methods_)
+    folder = _folder(out, posterior.data.name)
+    options = _options(quick, chains, warmup, draws_, restarts)
+    settings = {
+        "data": data_set,
+        "model": model,
+        "model_options": posterior.options,
+        "methods": names,
+        "seed": seed,
+        "compression": compression,
+        "quick": quick,
+        "method_options": {n: options.get(n, {}) for n in names},
+    }
+    trees, start = {}, time.perf_counter()
+    try:
+        for name in names:
+            trees[name] = _fit(posterior, name, seed, compression, options.get(name, {}))
+            draws.save(trees[name], folder / f"{name}.nc")
+    except KeyboardInterrupt:
+        console.print(f"[yellow]Stopped. Finished methods are saved in {folder}: {', '.join(trees) or 'none'}.[/]")
+        if not trees:
+            raise
+    _leave(folder, trees, settings | {"wall_seconds": time.perf_counter() - start})
+
+
+@app.command()
+def fit(
+    data_set: DataArgument,
+    method: Annotated[str, typer.Option(help="Name of a method.")] = "nuts",
+    model: Model = "stick_breaking",
+    truncation: Truncation = 50,
+    columns: Columns = None,
+    chains: Chains = 4,
+    warmup: Warmup = 1_000,
+    draws_: Annotated[int, typer.Option("--draws", min=4, help="Draws a chain, and a guide.")] = 1_000,
+    restarts: Restarts = 16,
+    seed: Seed = 0,
+    compression: Compression = True,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("draws.nc"),
+    quick: Quick = False,
+) -> None:
+    """Fit one model by one method and save its draws."""
+    posterior = loading.load_model(model)(_data(data_set, columns), truncation=truncation)
+    [name] = _methods(method)[:1]
+    tree = _fit(posterior, name, seed, compression, _options(quick, chains, warmup, draws_, restarts).get(name, {}))
+    draws.save(tree, out)
+    _show(tree, diagnostics.diagnose(tree))
+    console.print(f"Saved {out}")
+
+
+@app.command()
+def diagnose(file: Annotated[Path, typer.Argument(help="A .nc file of draws.")]) -> None:
+    """Label-invariant diagnostics of saved draws, raw ones beside them, and a verdict."""
+    tree = draws.load(file)
+    diagnosis = diagnostics.diagnose(tree)
+    _print_table(diagnosis.table.reset_index(), "Diagnostics")
+    _show(tree, diagnosis)
+
+
+@app.command("list")
+def list_() -> None:
+    """What there is: models, methods, data sets, studies."""
+    for what, entries in {
+        "models": loading.names("models"),
+        "methods": list(methods.REGISTRY),
+        "data sets": list(datasets.REGISTRY),
+        "studies": loading.names("comparisons"),
+    }.items():
+        console.print(f"[bold]{what}[/]: {', '.join(entries)}")
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="Name of a study, or the path of a file.")],
+    out: Annotated[Path, typer.Option(help="Folder for what it leaves.")] = Path("runs/study"),
+    quick: Quick = False,
+) -> None:
+    """Ask one question of comparisons/ and answer it with numbers."""
+    run = loading.load_study(name)
+    out.mkdir(parents=True, exist_ok=True)
+    run(out, quick=quick)
+
+
+def main() -> None:
+    """Entry point: float64, a compilation cache, one line and code 2 for an error that the user can mend."""
+    jax.config.update("jax_enable_x64", True)
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dpgmm" / "jax"
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    try:
+        app(standalone_mode=True)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _data(name: str, columns: str | None) -> data.Dataset:
+    if name in datasets.REGISTRY:
+        return datasets.REGISTRY[name]()
+    if not Path(name).exists() and not Path(name).suffix:
+        raise InputError(f"no data set {name!r}: there are {', '.join(datasets.REGISTRY)}; or give a file of numbers")
+    return data.read(name, columns.split(",") if columns else None)
+
+
+def _methods(names: str) -> list[str]:
+    chosen = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    unknown = [name for name in chosen if name not in methods.REGISTRY]
+    if unknown or not chosen:
+        raise InputError(f"no method {(unknown or [names])[0]!r}; there are {', '.join(methods.REGISTRY)}")
+    return chosen
+
+
+def _folder(out: Path | None, name: str) -> Path:
+    folder = out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give --out a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _options(quick: bool, chains: int, warmup: int, kept: int, restarts: int) -> dict[str, dict[str, Any]]:
+    if quick:
+        return QUICK
+    return {
+        "map": {"restarts": restarts},
+        "svi": {"restarts": max(2, restarts // 4), "draws_per_restart": kept},
+        "nuts": {"chains": chains, "warmup": warmup, "draws_per_chain": kept},
+    }
+
+
+def _fit(posterior, name: str, seed: int, compression: bool, options: dict[str, Any]):
+    columns = TextColumn(f"[bold]{name:>5}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}")
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(name, total=None, note="compiling")
+
+        def progress(done: int, total: int, note: str) -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        return fit_posterior(posterior, name, seed=seed, compression=compression, progress=progress, **options)
+
+
+def _leave(folder: Path, trees: dict, settings: dict[str, Any]) -> None:
+    """Table, summary.csv, run.json and report.html of the methods that finished."""
+    found = {name: diagnostics.diagnose(tree) for name, tree in trees.items()}
+    summary = pd.DataFrame([diagnostics.summary_row(tree, found[name]) for name, tree in trees.items()])
+    summary.to_csv(folder / "summary.csv", index=False)
+    run = settings | {
+        "versions": draws.versions(),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "cores": os.cpu_count(),
+        "device": jax.devices()[0].device_kind,
+        "timings": {n: {k: float(t.attrs[k]) for k in ("compile_seconds", "run_seconds")} for n, t in trees.items()},
+        "compression_records": {n: json.loads(t.attrs["compression"]) for n, t in trees.items()},
+    }
+    (folder / "run.json").write_text(json.dumps(run, indent=1))
+    path = report.write(folder / "report.html", trees, found, run)
+    _print_table(summary.set_index("method").T.reset_index(names=""), "One model, several methods")
+    for name, tree in trees.items():
+        _show(tree, found[name])
+    console.print(f"Report: {path}")
+
+
+def _show(tree, diagnosis: diagnostics.Diagnosis) -> None:
+    console.print(
+        f"[bold]{tree.attrs.get('method', 'draws')}[/]: [bold]{diagnosis.verdict}[/]. {diagnosis.explanation}"
+    )
+    _print_table(diagnostics.sorted_components(tree).head(8), "Components, relabelled: sorted by weight")
+
+
+def _print_table(frame: pd.DataFrame, title: str) -> None:
+    table = Table(*map(str, frame.columns), title=title, title_justify="left")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Diagnostics that do not depend on labels, the raw ones beside them, and a verdict in words."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
+
+from . import mixture
+
+THRESHOLD = 1.05
+"""R-hat above which a quantity counts as not mixed (rank-normalised split R-hat, Vehtari et al. 2021)."""
+GRID = 32
+VISIBLE = 1e-3
+"""Posterior mean weight below which a sorted component is not reported."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """`table`: one row a quantity, kind invariant or raw; `verdict` in words; `explanation`: one sentence with numbers."""
+
+    table: pd.DataFrame
+    verdict: str
+    explanation: str
+
+    def worst(self, kind: str) -> tuple[str, float]:
+        """Name and value of the largest R-hat of a kind; ("", nan) where there is none."""
+        r_hat = self.table.loc[self.table["kind"] == kind, "r_hat"].dropna()
+        return (str(r_hat.idxmax()), float(r_hat.max())) if len(r_hat) else ("", float("nan"))
+
+
+def diagnose(draws: xr.DataTree) -> Diagnosis:
+    """R-hat, ESS and MCSE of label-invariant quantities and of the raw components, and the verdict.
+
+    Verdicts: converged; converged up to labels (raw R-hat far above 1, invariants fine); chains in different modes (each
+    chain stationary by itself); not converged. A point estimate has no R-hat. Independent draws of several guides are
+    compared as chains, and the verdict says so.
+    """
+    quantities = {("invariant", name): v for name, v in invariants(draws).items()}
+    quantities |= {("raw", name): v for name, v in _raw(draws).items()}
+    chains = draws["posterior"].sizes["chain"]
+    point = bool(draws.attrs.get("point_estimate", 0))
+    rows = [{"quantity": name, "kind": kind, **_row(v, point or chains < 2)} for (kind, name), v in quantities.items()]
+    table = pd.DataFrame(rows).set_index("quantity")
+    return Diagnosis(table, *_verdict(table, quantities, point, chains, draws.attrs.get("method", "")))
+
+
+def invariants(draws: xr.DataTree) -> dict[str, np.ndarray]:
+    """Label-invariant quantities ``(chain, draw)`` by name, bit for bit the same however the labels are permuted."""
+    stats, posterior = draws["sample_stats"].to_dataset(), draws["posterior"].to_dataset()
+    found = {
+        n: stats[n].values.astype(float) for n in ("log_joint", "log_likelihood", "active_components") if n in stats
+    }
+    if "concentration" in posterior:
+        found["concentration"] = posterior["concentration"].values
+    ordered = -np.sort(-posterior["weights"].values, axis=-1)
+    visible = ordered.mean(axis=(0, 1)) > VISIBLE
+    found |= {f"weight, {k + 1}. largest": ordered[..., k] for k in np.flatnonzero(visible)}
+    density, places = predictive_density(draws)
+    return found | {f"predictive density at {place}": density[..., i] for i, place in enumerate(places)}
+
+
+def predictive_density(draws: xr.DataTree, points: np.ndarray | None = None) -> tuple[np.ndarray, list[str]]:
+    """Log predictive density ``(chain, draw, point)`` at `points`, by default `GRID` places of the data, and their names.
+
+    D = 1: a grid over the range of the data; D > 1: data points evenly spread over the rows.
+    """
+    posterior = draws["posterior"].to_dataset()
+    data = draws["observed_data"].to_dataset()["points"].values
+    if points is None:
+        points = np.linspace(data.min(), data.max(), GRID)[:, None] if data.shape[1] == 1 else _rows(data)
+    # Sorting the components first makes the sum the same to the last bit for every labelling.
+    order = np.lexsort((posterior["means"].values[..., 0], posterior["weights"].values), axis=-1)
+    arrays = [posterior[n].values for n in ("weights", "means", "covariances")]
+    w, m, c = (np.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 3)), axis=2) for a in arrays)
+
+    def one(draw):
+        weights, means, covariances = draw
+        log_weights = jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))
+        return mixture.log_density(log_weights, means, jnp.linalg.cholesky(covariances), jnp.asarray(points))
+
+    density = jax.jit(lambda d: jax.lax.map(lambda chain: jax.lax.map(one, chain, batch_size=64), d))((w, m, c))
+    names = [", ".join(f"{x:.3g}" for x in p) for p in points]
+    return np.asarray(density), names
+
+
+def sorted_components(draws: xr.DataTree) -> pd.DataFrame:
+    """Components RELABELLED by decreasing weight in every draw: posterior mean and sd of weight, mean and scale.
+
+    Sorting mixes components of nearly equal weight, so read it where weights are well apart. Scales are square roots
+    of the covariance's diagonal, in the data's units. Components whose mean weight is below `VISIBLE` are left out.
+    """
+    posterior = draws["posterior"].to_dataset()
+    order = np.argsort(-posterior["weights"].values, axis=-1, kind="stable")
+    sort = lambda a: np.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 3)), axis=2)
+    weights, means = sort(posterior["weights"].values), sort(posterior["means"].values)
+    scales = np.sqrt(np.diagonal(sort(posterior["covariances"].values), axis1=-2, axis2=-1))
+    columns: dict[str, Any] = {"weight": weights.mean((0, 1)), "weight_sd": weights.std((0, 1))}
+    for d in range(means.shape[-1]):
+        suffix = "" if means.shape[-1] == 1 else f"_{d}"
+        for name, values in (("mean", means), ("scale", scales)):
+            columns |= {
+                f"{name}{suffix}": values[..., d].mean((0, 1)),
+                f"{name}{suffix}_sd": values[..., d].std((0, 1)),
+            }
+    table = pd.DataFrame(columns)
+    return table.loc[table["weight"] > VISIBLE]
+
+
+def summary_row(draws: xr.DataTree, diagnosis: Diagnosis) -> dict[str, Any]:
+    """One row of the table of a comparison."""
+    stats = draws["sample_stats"].to_dataset()
+    name, r_hat = diagnosis.worst("invariant")
+    seconds = float(draws.attrs["run_seconds"])
+    ess = diagnosis.table.loc[diagnosis.table["kind"] == "invariant", "ess_bulk"].min()
+    return {
+        "method": draws.attrs["method"],
+        "verdict": diagnosis.verdict,
+        "worst invariant R-hat": r_hat,
+        "worst invariant": name,
+        "worst raw R-hat": diagnosis.worst("raw")[1],
+        "min ESS": ess,
+        "ESS per second": ess / seconds,
+        "log likelihood": float(stats["log_likelihood"].mean()),
+        "best log joint": float(stats["log_joint"].max()),
+        "active components": float(stats["active_components"].mean()),
+        "divergences": int(stats["diverging"].sum()) if "diverging" in stats else "",
+        "compile seconds": float(draws.attrs["compile_seconds"]),
+        "run seconds": seconds,
+    }
+
+
+def _raw(draws: xr.DataTree) -> dict[str, np.ndarray]:
+    weights = draws["posterior"].to_dataset()["weights"].values
+    return {f"weight[{k}]": weights[..., k] for k in range(weights.shape[-1])}
+
+
+def _rows(data: np.ndarray) -> np.ndarray:
+    return data[np.unique(np.linspace(0, len(data) - 1, GRID).astype(int))]
+
+
+def _row(values: np.ndarray, without_r_hat: bool) -> dict[str, float]:
+    nan = float("nan")
+    row = {"mean": values.mean(), "sd": values.std(), "mcse_mean": nan, "ess_bulk": nan, "ess_tail": nan, "r_hat": nan}
+    if values.shape[1] < 4:
+        return row
+    constant = np.ptp(values, axis=1) == 0
+    if constant.all():
+        # Chains that never move: perfect agreement if at the same value, none otherwise.
+        row |= {"mcse_mean": 0.0, "r_hat": 1.0 if np.ptp(values) == 0 else float("inf")}
+    else:
+        row |= {
+            "mcse_mean": _scalar(array_stats.mcse(values)),
+            "ess_bulk": _scalar(array_stats.ess(values, method="bulk")),
+            "ess_tail": _scalar(array_stats.ess(values, method="tail", prob=(0.05, 0.95))),
+            "r_hat": r_hat(values),
+        }
+    return row | ({"r_hat": nan} if without_r_hat else {})
+
+
+def r_hat(values: np.ndarray) -> float:
+    """Rank-normalised split R-hat of ``(chain, draw)``."""
+    return _scalar(array_stats.rhat(values))
+
+
+def _scalar(value: Any) -> float:
+    return float(np.asarray(value))
+
+
+def _halves(chain: np.ndarray) -> float:
+    """R-hat of the two halves of one chain: near 1 where the chain is stationary by itself."""
+    half = len(chain) // 2
+    return r_hat(np.stack([chain[:half], chain[-half:]]))
+
+
+def _verdict(table, quantities, point, chains, method) -> tuple[str, str]:
+    if point:
+        return "point estimate", "A mode, not a posterior: R-hat, ESS and MCSE do not apply."
+    if chains < 2:
+        return "one chain", "One chain says nothing about the others: run at least two."
+    inner, raw = (table.loc[table["kind"] == kind, "r_hat"] for kind in ("invariant", "raw"))
+    numbers = f"worst R-hat of an invariant {inner.max():.3f} ({inner.idxmax()}), of a raw weight {raw.max():.2f}"
+    if inner.max() < THRESHOLD:
+        verdict = "converged" if raw.max() < THRESHOLD else "converged up to labels"
+    else:
+        bad = [
+            v for (kind, name), v in quantities.items() if kind == "invariant" and table.loc[name, "r_hat"] >= THRESHOLD
+        ]
+        drift = max((_halves(chain) for v in bad for chain in v if np.ptp(chain) > 0), default=1.0)
+        verdict = "chains in different modes" if drift < 2 * THRESHOLD - 1 else "not converged"
+        numbers += f"; worst split R-hat within a chain {drift:.3f}"
+    if method == "svi":
+        same = "agree" if inner.max() < THRESHOLD else "differ"
+        return f"restarts {same}", f"Independent draws of {chains} guides: {numbers}."
+    return verdict, numbers[0].upper() + numbers[1:] + "."

@@ -1,0 +1,156 @@
+"""The report's pictures: matplotlib figures from DataTrees, one function each. Captions are the report's."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from . import diagnostics
+
+COLOURS = {"map": "#0072B2", "svi": "#D55E00", "nuts": "#009E73", "gibbs": "#CC79A7"}
+"""One colour a method, the same in every picture (Okabe & Ito 2008: told apart by the colour-blind)."""
+
+
+def colour(method: str) -> str:
+    """Colour of a method; grey for one that we do not know."""
+    return COLOURS.get(method, "#555555")
+
+
+def figure(rows: int = 1, columns: int = 1, height: float = 3.6, width: float = 9.0):
+    """A figure that owns no global state, with its axes as an array (rows, columns)."""
+    canvas = Figure(figsize=(width, height), layout="constrained")
+    return canvas, canvas.subplots(rows, columns, squeeze=False)
+
+
+def best_chain(draws: xr.DataTree) -> int:
+    """Chain whose best draw has the highest log joint."""
+    return int(draws["sample_stats"].to_dataset()["log_joint"].values.max(axis=1).argmax())
+
+
+def fits(trees: dict[str, xr.DataTree]) -> Figure:
+    """Data and every method's fitted density (D = 1: with a 90 % band; D > 1: first two dimensions with ellipses)."""
+    canvas, axes = figure(1, len(trees), height=3.4, width=4.2 * len(trees))
+    for axis, (method, draws) in zip(axes[0], trees.items(), strict=True):
+        draw = _fit_1d if draws["posterior"].sizes["dim"] == 1 else _fit_2d
+        draw(axis, draws, colour(method))
+        axis.set_title(method)
+    return canvas
+
+
+def loss(draws: xr.DataTree) -> Figure:
+    """Loss minus the best loss of all restarts, on a log axis; the best restart in colour."""
+    canvas, [[axis]] = figure()
+    values = draws["optimisation"].to_dataset()["loss"].values
+    above = values - np.nanmin(values) + 1e-3
+    for chain, row in enumerate(above):
+        best = chain == best_chain(draws)
+        axis.plot(
+            row, color=colour(draws.attrs["method"]) if best else "#bbbbbb", lw=1.6 if best else 0.7, zorder=2 + best
+        )
+    axis.set(yscale="log", xlabel="step", ylabel="loss above the best (nats)")
+    return canvas
+
+
+def final_weights(draws: xr.DataTree) -> Figure:
+    """Weights of the best restart by label, in the order the model gave them."""
+    canvas, [[axis]] = figure(height=2.8)
+    weights = draws["posterior"].to_dataset()["weights"].values[best_chain(draws), -1]
+    axis.bar(np.arange(len(weights)), weights, color=colour(draws.attrs["method"]))
+    axis.set(xlabel="component label", ylabel="weight")
+    return canvas
+
+
+def paths(draws: xr.DataTree) -> Figure:
+    """Component means along the best restart's path; a line is as dark as its component is heavy at that time."""
+    canvas, [[axis]] = figure(height=4)
+    group = draws["optimisation"].to_dataset().isel(chain=best_chain(draws))
+    steps, means, weights = group["snapshot_step"].values, group["means"].values[..., 0], group["weights"].values
+    for k in np.argsort(weights[-1]):
+        shade = np.clip(weights[:, k] / weights[-1].max(), 0.03, 1) ** 0.5
+        axis.scatter(steps, means[:, k], s=14 * shade, alpha=shade, color=colour(draws.attrs["method"]), lw=0)
+    axis.set(xlabel="step", ylabel="component mean" if means.ndim == 2 else "component mean, first dimension")
+    return canvas
+
+
+def frames(draws: xr.DataTree, count: int = 30) -> list[tuple[int, Figure]]:
+    """Frames of the training animation, early steps denser: the fitted density at snapshots of the best restart."""
+    group = draws["optimisation"].to_dataset().isel(chain=best_chain(draws))
+    total = group.sizes["snapshot"]
+    chosen = np.unique((np.linspace(0, 1, count) ** 2 * (total - 1)).astype(int))
+    pictures = []
+    for index in chosen:
+        canvas, [[axis]] = figure(width=7)
+        snapshot = group.isel(snapshot=index)
+        single = snapshot[["weights", "means", "covariances"]].expand_dims(("chain", "draw"))
+        tree = xr.DataTree.from_dict({"posterior": single, "observed_data": draws["observed_data"].to_dataset()})
+        (_fit_1d if single.sizes["dim"] == 1 else _fit_2d)(axis, tree, colour(draws.attrs["method"]))
+        step = int(snapshot["snapshot_step"])
+        axis.set_title(f"step {step}")
+        pictures.append((step, canvas))
+    return pictures
+
+
+def active(trees: dict[str, xr.DataTree]) -> Figure:
+    """Share of draws (of restarts, for a point estimate) with each number of active components."""
+    canvas, [[axis]] = figure(height=3)
+    width = 0.8 / len(trees)
+    for i, (method, draws) in enumerate(trees.items()):
+        counts = np.bincount(draws["sample_stats"].to_dataset()["active_components"].values.ravel())
+        axis.bar(
+            np.arange(len(counts)) + (i - (len(trees) - 1) / 2) * width,
+            counts / counts.sum(),
+            width,
+            color=colour(method),
+            label=method,
+        )
+    axis.set(xlabel="active components", ylabel="share of draws")
+    axis.legend(frameon=False)
+    return canvas
+
+
+def traces(draws: xr.DataTree, count: int = 3):
+    """arviz-plots' trace plots of the weights of the labels that disagree most between chains, and of log likelihood."""
+    import arviz_plots as azp
+
+    weights = draws["posterior"].to_dataset()["weights"]
+    apart = weights.mean("draw").std("chain").values
+    labels = np.argsort(-apart)[:count]
+    data = {f"weight of label {k}": weights.isel(component=k, drop=True) for k in labels}
+    data["log likelihood (invariant)"] = draws["sample_stats"].to_dataset()["log_likelihood"]
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset({n: v.reset_coords(drop=True) for n, v in data.items()})})
+    plot = azp.plot_trace(tree, backend="matplotlib", figure_kwargs={"figsize": (10, 7)})
+    return plot.viz["figure"].item()
+
+
+def _fit_1d(axis, draws: xr.DataTree, tint: str) -> None:
+    data = draws["observed_data"].to_dataset()
+    points = data["points"].values[:, 0]
+    margin = 0.05 * np.ptp(points) or 1.0
+    grid = np.linspace(points.min() - margin, points.max() + margin, 300)
+    axis.hist(points, 80, weights=data["point_weights"].values, density=True, color="#d9d9d9")
+    chosen = draws.isel(draw=slice(None, None, max(1, draws["posterior"].sizes["draw"] // 100)))
+    density = np.exp(diagnostics.predictive_density(chosen, grid[:, None])[0]).reshape(-1, len(grid))
+    if len(density) > 1:
+        axis.fill_between(grid, *np.quantile(density, [0.05, 0.95], axis=0), color=tint, alpha=0.3, lw=0)
+    axis.plot(grid, density.mean(axis=0), color=tint, lw=2)
+    weights, means, scales = _one_draw(draws)
+    for w, m, s in zip(weights, means[:, 0], scales[:, 0, 0] ** 0.5, strict=True):
+        axis.plot(grid, w * np.exp(-0.5 * ((grid - m) / s) ** 2) / s / np.sqrt(2 * np.pi), color=tint, lw=0.8, ls="--")
+    axis.set(xlabel="x", ylabel="density")
+
+
+def _fit_2d(axis, draws: xr.DataTree, tint: str) -> None:
+    points = draws["observed_data"].to_dataset()["points"].values[:, :2]
+    axis.scatter(*points[:: max(1, len(points) // 2000)].T, s=4, color="#bbbbbb", lw=0)
+    circle = np.stack([np.cos(t := np.linspace(0, 2 * np.pi, 100)), np.sin(t)])
+    for w, m, c in zip(*_one_draw(draws), strict=True):
+        ellipse = m[:2, None] + 2 * np.linalg.cholesky(c[:2, :2]) @ circle
+        axis.plot(*ellipse, color=tint, lw=0.8 + 3 * w)
+    axis.set(xlabel="dimension 0", ylabel="dimension 1")
+
+
+def _one_draw(draws: xr.DataTree, least: float = 1e-3):
+    """Components of the last draw of the best chain, without those of negligible weight: no labels are averaged."""
+    chain = best_chain(draws) if "sample_stats" in draws.children else 0
+    last = draws["posterior"].to_dataset().isel(chain=chain, draw=-1)
+    keep = last["weights"].values > least
+    return tuple(last[name].values[keep] for name in ("weights", "means", "covariances"))

@@ -1,0 +1,100 @@
+"""One self-contained HTML file: what the methods found, whether to believe it, and what it cost."""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from . import diagnostics, plots
+
+
+def write(
+    path: Path, trees: dict[str, xr.DataTree], found: dict[str, diagnostics.Diagnosis], run: dict[str, Any]
+) -> Path:
+    """Write the report of the methods in `trees`, their diagnoses and the settings in `run`; whole or not at all. Returns the path."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dpgmm"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("report.html.j2").render(**_content(trees, found, run))
+    partial = path.with_suffix(".partial")
+    partial.write_text(page, encoding="utf-8")
+    return partial.replace(path)
+
+
+def _content(
+    trees: dict[str, xr.DataTree], found: dict[str, diagnostics.Diagnosis], run: dict[str, Any]
+) -> dict[str, Any]:
+    first = next(iter(trees.values()))
+    paths = {name: tree for name, tree in trees.items() if "optimisation" in tree.children}
+    return {
+        "data": first.attrs["data"],
+        "model": first.attrs["model"],
+        "size": first["observed_data"].sizes["obs"],
+        "summary": [diagnostics.summary_row(tree, found[name]) for name, tree in trees.items()],
+        "verdicts": {name: (d.verdict, d.explanation) for name, d in found.items()},
+        "colours": {name: plots.colour(name) for name in trees},
+        "fits": _png(plots.fits(trees)),
+        "components": {name: _records(diagnostics.sorted_components(tree)) for name, tree in trees.items()},
+        "training": _training(trees["map"]) if "map" in paths else None,
+        "paths": {name: _png(plots.paths(tree)) for name, tree in paths.items()},
+        "tables": {name: _both(d) for name, d in found.items() if bool(d.table["r_hat"].notna().to_numpy().any())},
+        "traces": _traces(trees, found),
+        "active": _png(plots.active(trees)),
+        "certificates": {name: json.loads(tree.attrs["compression"]) for name, tree in trees.items()},
+        "run": json.dumps(run, indent=1),
+    }
+
+
+def _training(tree: xr.DataTree) -> dict[str, Any]:
+    frames = [(step, _png(canvas, 80)) for step, canvas in plots.frames(tree)]
+    counts = tree["sample_stats"].to_dataset()["active_components"].values
+    weights = tree["posterior"].to_dataset()["weights"].values[plots.best_chain(tree), -1]
+    return {
+        "frames": [picture for _, picture in frames],
+        "steps": [step for step, _ in frames],
+        "loss": _png(plots.loss(tree)),
+        "weights": _png(plots.final_weights(tree)),
+        "restarts": tree["posterior"].sizes["chain"],
+        "active": (int(counts.min()), int(counts.max())),
+        "components": len(weights),
+        "dead": int((weights < diagnostics.VISIBLE).sum()),
+    }
+
+
+def _traces(trees: dict[str, xr.DataTree], found: dict[str, diagnostics.Diagnosis]) -> dict[str, Any] | None:
+    if "nuts" not in trees:
+        return None
+    diagnosis = found["nuts"]
+    return {
+        "picture": _png(plots.traces(trees["nuts"])),
+        "raw": diagnosis.worst("raw"),
+        "invariant": diagnosis.worst("invariant"),
+        "chains": trees["nuts"]["posterior"].sizes["chain"],
+    }
+
+
+def _both(diagnosis: diagnostics.Diagnosis) -> list[dict[str, Any]]:
+    """Rows of the R-hat table: all invariants but the whole density grid, then the worst raw weights."""
+    table = diagnosis.table.reset_index()
+    dense = table["quantity"].str.startswith("predictive")
+    worst = lambda rows, n: rows.sort_values("r_hat", ascending=False).head(n)
+    invariant = table[(table["kind"] == "invariant") & ~dense]
+    return _records(
+        pd.DataFrame(pd.concat([invariant, worst(table[dense], 2), worst(table[table["kind"] == "raw"], 5)]))
+    )
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
+
+
+def _png(canvas: Figure, dpi: int = 130) -> str:
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    return base64.b64encode(buffer.getvalue()).decode()
