@@ -17,7 +17,7 @@ from . import diagnostics, plots
 def write(
     path: Path, trees: dict[str, xr.DataTree], found: dict[str, diagnostics.Diagnosis], run: dict[str, Any]
 ) -> Path:
-    """Write the report of the methods in `trees`, their diagnoses and the settings in `run`; whole or not at all. Returns the path."""
+    """Write the report of the methods in `trees`, their diagnoses and the settings in `run`. Returns the path."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dpgmm"), autoescape=True, undefined=jinja2.StrictUndefined
     )

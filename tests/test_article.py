@@ -227,22 +227,36 @@ def test_certificate_refuses_bins_that_are_too_wide(four_gaussians, monkeypatch)
     assert trained.loss[-1] == pytest.approx(exact[0], rel=1e-6)
 
 
-def test_stand_ins_keep_moments_and_never_leave_their_bins(four_gaussians):
-    stand_ins = article._StandIns(four_gaussians, jnp.float64)
+def narrow_components(sigma: float) -> article.Parameters:
+    """The article's initial values with three narrow components; the first one's neighbourhood begins just below 0."""
     params = article.initial_parameters(dtype=jnp.float64)
-    narrow = params._replace(
-        log_component_scales=params.log_component_scales.at[:3].set(jnp.log(jnp.array([1e-3, 0.01, 0.1])))
-    )
-    points, size = stand_ins.on([jax.tree.map(lambda leaf: leaf[None], narrow)])
+    log_scales = params.log_component_scales.at[:3].set(jnp.log(jnp.array([sigma, 10 * sigma, 100 * sigma])))
+    mus = params.component_mus.at[0].set(article.REACH * sigma - 0.2 * sigma)
+    return params._replace(log_component_scales=log_scales, component_mus=mus)
+
+
+@pytest.mark.parametrize("sigma", [0.003, 0.01])
+def test_stand_ins_keep_moments_and_no_bin_crosses_a_change_of_width(four_gaussians, sigma):
+    stand_ins = article._StandIns(four_gaussians, jnp.float64)
+    points, size = stand_ins.on([article._at(narrow_components(sigma), None)])
     x, weights = np.asarray(points.data), np.asarray(points.data_weights)
     assert size < 1000
     assert np.all(weights[size:] == 0)
     for power in range(2 * article.NODES):
-        exact = np.sum(four_gaussians.points[:, 0] ** power)
-        assert np.sum(weights * x**power) == pytest.approx(exact, rel=1e-9)
-    # Beside the narrowest component the bins are its width; where it is, nothing but what was there may stand.
-    near = np.abs(four_gaussians.points[:, 0] - float(params.component_mus[0])) < 0.004
-    assert np.sum(weights[np.abs(x - float(params.component_mus[0])) < 0.004]) == pytest.approx(near.sum(), rel=0.3)
+        assert np.sum(weights * x**power) == pytest.approx(np.sum(four_gaussians.points[:, 0] ** power), rel=1e-9)
+    runs = np.split(np.arange(len(stand_ins.points)), np.flatnonzero(np.diff(stand_ins.halvings)) + 1)
+    assert len(runs) > 3
+    for run in runs:
+        inside = (x >= stand_ins.points[run[0]]) & (x <= stand_ins.points[run[-1]])
+        assert weights[inside].sum() == pytest.approx(stand_ins.weights[run].sum(), rel=1e-9)
+
+
+def test_certificate_looks_where_a_component_is_narrowest_beside_its_bin(four_gaussians):
+    stand_ins = article._StandIns(four_gaussians, jnp.float64)
+    wide = article.initial_parameters(dtype=jnp.float64)
+    stand_ins.on([article._at(narrow_components(0.01), None)])
+    steps = [wide, narrow_components(0.01), narrow_components(0.005), narrow_components(0.01), wide]
+    assert stand_ins.worst_served(jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)) == 2
 
 
 def test_few_points_are_left_alone():

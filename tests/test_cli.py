@@ -1,0 +1,71 @@
+"""The command line: a whole comparison on a small file, and one clear line for what is wrong."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from dpgmm import InputError
+from dpgmm.cli import app
+
+SHORT = ["--truncation", "4", "--quick"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    data = folder / "my <b>data</b>.csv"
+    data.write_text("y\n" + "\n".join(str(0.1 * i + 10 * (i % 2)) for i in range(60)))
+    result = CliRunner().invoke(app, ["compare", str(data), *SHORT, "--out", str(folder / "out")])
+    assert result.exit_code == 0, result.output
+    return folder / "out", result.output
+
+
+def test_compare_leaves_everything(run_folder):
+    folder, output = run_folder
+    assert {p.name for p in folder.iterdir()} == {
+        "map.nc", "svi.nc", "nuts.nc", "report.html", "run.json", "summary.csv",
+    }  # fmt: skip
+    assert "One model, several methods" in output
+    run = json.loads((folder / "run.json").read_text())
+    assert set(run["timings"]) == {"map", "svi", "nuts"}
+
+
+def test_report_is_one_file_and_escapes_names(run_folder):
+    page = (run_folder[0] / "report.html").read_text()
+    assert "<b>data</b>" not in page
+    assert "my &lt;b&gt;data" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert page.count("<figure>") >= 7
+    assert page.count("<figcaption>") == page.count("<figure>")
+
+
+def test_diagnose_reads_what_compare_wrote(run_folder):
+    result = CliRunner().invoke(app, ["diagnose", str(run_folder[0] / "nuts.nc")])
+    assert result.exit_code == 0
+    assert "nuts:" in result.output
+
+
+def test_list_names_everything():
+    output = CliRunner().invoke(app, ["list"]).output
+    for name in ("stick_breaking", "symmetric_dirichlet", "nuts", "four_gaussians", "article_training"):
+        assert name in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "galaxy"], "no data set 'galaxy': there are four_gaussians"),
+        (["compare", "nothing.csv"], "nothing.csv"),
+        (["compare", "galaxies", "--methods", "map,hmc"], "no method 'hmc'; there are map, svi, nuts"),
+        (["compare", "galaxies", "--model", "sticks"], "no model 'sticks'"),
+        (["compare", "galaxies", "--truncation", "1"], "truncation = 1"),
+    ],
+)
+def test_errors_are_one_line(arguments, message, tmp_path):
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
+    assert "\n" not in str(result.exception)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,152 @@
+"""Every method in the registry: the schema, same seed same numbers, and what each one promises."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoDelta
+from numpyro.infer.initialization import init_to_value
+
+import dpgmm
+from dpgmm import draws
+from dpgmm.methods import REGISTRY
+
+SHORT = {
+    "map": {"restarts": 3, "steps": 60, "snapshots": 5},
+    "svi": {"restarts": 2, "max_steps": 1000, "draws_per_restart": 8},
+    "nuts": {"chains": 2, "warmup": 30, "draws_per_chain": 10, "max_tree_depth": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def posterior():
+    return dpgmm.load_model("stick_breaking")(dpgmm.datasets.galaxies(), truncation=4)
+
+
+@pytest.fixture(scope="module")
+def fitted(posterior):
+    return {name: dpgmm.fit(posterior, name, seed=1, **SHORT[name]) for name in REGISTRY}
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_schema(name, fitted):
+    tree = draws.check(fitted[name])
+    assert set(tree["sample_stats"].data_vars) >= {"log_joint", "log_likelihood", "active_components"}
+    assert tree.attrs["method"] == name
+    assert tree.attrs["seed"] == 1
+    assert tree["observed_data"].sizes["obs"] == 82
+    assert json.loads(tree.attrs["options"])["model"]["truncation"] == 4
+    assert 0 < tree.attrs["compile_seconds"] < tree.attrs["compile_seconds"] + tree.attrs["run_seconds"]
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_same_seed_same_bits(name, posterior, fitted):
+    again = dpgmm.fit(posterior, name, seed=1, **SHORT[name])
+    other = dpgmm.fit(posterior, name, seed=2, **SHORT[name])
+    for variable in ("weights", "means", "covariances"):
+        np.testing.assert_array_equal(again["posterior"][variable], fitted[name]["posterior"][variable])
+    assert (other["posterior"]["means"] != fitted[name]["posterior"]["means"]).any()
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_saved_is_loaded(name, fitted, tmp_path):
+    path = draws.save(fitted[name], tmp_path / "draws.nc")
+    loaded = draws.load(path)
+    for group in fitted[name].children:
+        loaded[group].to_dataset().broadcast_equals(fitted[name][group].to_dataset())
+        for variable, values in fitted[name][group].data_vars.items():
+            np.testing.assert_array_equal(loaded[group][variable].values, values.values)
+    assert [p.name for p in tmp_path.iterdir()] == ["draws.nc"]
+
+
+def test_log_likelihood_of_the_draws_is_scipys(fitted):
+    from scipy.stats import norm
+
+    tree = fitted["nuts"]
+    p = tree["posterior"].to_dataset().isel(chain=1, draw=3)
+    x = tree["observed_data"]["points"].values
+    density = norm.pdf(x, p["means"].values[:, 0], np.sqrt(p["covariances"].values[:, 0, 0])) @ p["weights"].values
+    np.testing.assert_allclose(tree["sample_stats"]["log_likelihood"][1, 3], np.log(density).sum(), rtol=1e-10)
+
+
+def test_map_is_autodeltas_mode(posterior):
+    """AutoDelta's loss is ours, in value and gradient, at the same parameters: both seek the same mode."""
+    parameters = posterior.initial(jax.random.PRNGKey(5))
+    guide = AutoDelta(posterior.program, init_loc_fn=init_to_value(values=parameters))
+    svi = SVI(posterior.program, guide, dpgmm.methods.svi.optax.sgd(1e-12), Trace_ELBO())
+    state = svi.init(jax.random.PRNGKey(0))
+
+    def theirs(p):
+        named = {f"{site}_auto_loc": value for site, value in p.items()}
+        return Trace_ELBO().loss(jax.random.PRNGKey(0), named, posterior.program, guide)
+
+    assert state.optim_state is not None
+    np.testing.assert_allclose(theirs(parameters), -posterior.log_joint(parameters), rtol=1e-10)
+    ours = jax.grad(lambda p: -posterior.log_joint(p))(parameters)
+    for site, gradient in jax.grad(theirs)(parameters).items():
+        np.testing.assert_allclose(ours[site], gradient, rtol=1e-9, atol=1e-9, err_msg=site)
+
+
+def test_map_climbs_to_a_stationary_point(posterior):
+    tree = dpgmm.fit(posterior, "map", restarts=2, steps=3000)
+    loss = tree["optimisation"]["loss"].values
+    assert (loss[:, -1] < loss[:, 0]).all()
+    np.testing.assert_allclose(-tree["sample_stats"]["log_joint"][:, 0], loss[:, -1], rtol=1e-6)
+    # Adam's last steps are tiny: what is left of the fall is far below a nat.
+    assert (loss[:, -500] - loss[:, -1] < 0.1).all()
+
+
+@pytest.mark.parametrize("guide", ["normal", "lowrank", "multivariate"])
+def test_every_guide_lifts_its_bound(posterior, guide):
+    tree = dpgmm.fit(posterior, "svi", guide=guide, restarts=2, max_steps=1500, draws_per_restart=8)
+    loss = tree["optimisation"]["loss"].values
+    assert np.nanmean(loss[:, -500:]) < np.nanmean(loss[:, :100])
+    # A lower bound: no guide may claim more than the best log joint plus the entropy of its own draws can give.
+    assert np.isfinite(tree.attrs["elbo"]).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("nutz", {}, "no method 'nutz'; there are map, svi, nuts"),
+        ("svi", {"guide": "x"}, "no guide 'x'; there are normal"),
+    ],
+)
+def test_unknown_names_are_named(posterior, method, options, message):
+    with pytest.raises(dpgmm.InputError, match=message):
+        dpgmm.fit(posterior, method, **options)
+
+
+def test_compression_is_certified_and_refined():
+    """A tolerance that the first bins miss makes them finer; none at all makes the method use every point."""
+    rng = np.random.default_rng(0)
+    data = dpgmm.Dataset(np.concatenate([rng.normal(-3, 1, 3000), rng.normal(3, 0.5, 3000)]))
+    posterior = dpgmm.load_model("stick_breaking")(data, truncation=3)
+    records = [
+        json.loads(dpgmm.fit(posterior, "map", restarts=1, steps=50, tolerance=t).attrs["compression"])
+        for t in (1e-3, 1e-9, 0.0)
+    ]
+    assert records[0]["refinements"] == 0
+    assert records[0]["max_error"] <= 1e-3
+    assert records[1] == {} or records[1]["max_error"] <= 1e-9
+    assert records[2] == {}
+
+
+def test_a_broken_start_is_named():
+    posterior = dpgmm.load_model("stick_breaking")(dpgmm.datasets.galaxies(), truncation=3)
+    broken = dpgmm.posterior.dataclasses.replace(
+        posterior, initial=lambda key: posterior.initial(key) | {"concentration": jnp.asarray(jnp.inf)}
+    )
+    with pytest.raises(dpgmm.InputError, match="log density of a start is not finite"):
+        dpgmm.fit(broken, "nuts", chains=1, warmup=1, draws_per_chain=4)
+
+
+def test_loading_what_is_no_tree(tmp_path):
+    with pytest.raises(dpgmm.InputError, match="no such file"):
+        draws.load(tmp_path / "none.nc")
+    (tmp_path / "text.nc").write_text("hello")
+    with pytest.raises(dpgmm.InputError, match="not a NetCDF file"):
+        draws.load(tmp_path / "text.nc")
