@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text; save it as CSV in UTF-8") from error
     lines = ["\n" if line.startswith("#") else line.strip(" \r\n") + "\n" for line in lines]
-    sample = [line for line in lines if line.strip()][:2]
+    sample = list(islice((line for line in lines if line.strip()), 2))
     if not sample:
         raise InputError(f"{path}: empty; give at least one line of numbers")
     try:
