@@ -87,13 +87,20 @@ def plain_training(state: Any, iterations: Array, data: Array) -> tuple:
     return lax.scan(article.make_step_scannable(get_params, jax.grad(plain_loss), update, data), state, iterations)
 
 
-def plain_path(params: tuple, data: Array, steps: int) -> tuple:
-    """Parameters before each of the steps, a multiple of `BLOCK`, from one compiled scan over `BLOCK` steps."""
-    state, history = ADAM.init_fn(params), []
-    for iterations in np.arange(steps, dtype=np.int32).reshape(-1, BLOCK):
-        state, states = plain_training(state, iterations, data)
-        history.append(tuple(np.asarray(leaf) for leaf in ADAM.params_fn(states)))
-    return tuple(map(np.concatenate, zip(*history, strict=True)))
+class PlainRun:
+    """The plain run, a stretch at a time: parameters before each step, from one compiled scan over `BLOCK` steps."""
+
+    def __init__(self, params: tuple, data: Array):
+        self.state, self.data = ADAM.init_fn(params), data
+        self.history: list[tuple] = []
+
+    def go_on(self, steps: int) -> tuple:
+        """Run on for a multiple of `BLOCK` steps and return the path so far."""
+        for _ in range(steps // BLOCK):
+            iterations = np.arange(BLOCK, dtype=np.int32) + BLOCK * len(self.history)
+            self.state, states = plain_training(self.state, iterations, self.data)
+            self.history.append(tuple(np.asarray(leaf) for leaf in ADAM.params_fn(states)))
+        return tuple(map(np.concatenate, zip(*self.history, strict=True)))
 
 
 # The comparison.
@@ -102,11 +109,11 @@ def plain_path(params: tuple, data: Array, steps: int) -> tuple:
 def run(out: Path, quick: bool = False, progress: bool = True) -> dict[str, Any]:
     """Time and compare, print a table, write ``out/article_training.json``. `quick`: 300 steps instead of 10,000."""
     console = Console()
-    steps, repeats = (300, 3) if quick else (STEPS, 5)
+    steps, turns = (300, 3) if quick else (STEPS, 5)
     data = datasets.four_gaussians()
     with console.status("compiling") if progress else nullcontext(console) as status:
         say = status.update if isinstance(status, Status) else lambda _: None
-        times, runs = _time(data, steps, repeats, say)
+        times, runs = _time(data, steps, turns, say)
         say("comparing the losses")
         result = {"machine": _machine(), **times, **_agreement(data, *runs)}
         result["float64_runs_part_at"] = _parting(data, min(steps, 600))
@@ -117,49 +124,52 @@ def run(out: Path, quick: bool = False, progress: bool = True) -> dict[str, Any]
     return result
 
 
-def _time(data: Dataset, steps: int, repeats: int, say: Callable) -> tuple[dict[str, Any], tuple]:
+def _time(data: Dataset, steps: int, turns: int, say: Callable) -> tuple[dict[str, Any], tuple]:
     """Seconds of each way, compile time apart, and the plain path and our two results.
 
-    Laps of few steps and whole runs on few points take turns; of the slow whole runs there is one each.
+    The ways take turns, so that another load of the machine falls on all of them: in every turn the plain run goes on
+    for a part of its steps, ours on all points takes `LAP` steps, and ours on few points runs as a whole.
     """
     start, points = article.initial_parameters(), jnp.asarray(data.points[:, 0], jnp.float32)
+    plain = PlainRun(start, points)
     ways = {
-        "plain": lambda n: plain_path(start, points, n),
-        "all points": lambda n: article.train(data, compress=False, steps=n),
-        "few points": lambda n: article.train(data, steps=n),
+        "plain": lambda: plain.go_on(steps // turns),
+        "all points": lambda: article.train(data, compress=False, steps=LAP),
+        "few points": lambda: article.train(data, steps=steps),
     }
-    lengths = {"plain": LAP, "all points": LAP, "few points": steps}
-    first = {name: _seconds(way, lengths[name])[0] for name, way in ways.items()}
+    say("compiling")
+    first = {
+        "plain": _seconds(lambda: PlainRun(start, points).go_on(steps // turns))[0],
+        "all points": _seconds(ways["all points"])[0],
+        "few points": _seconds(ways["few points"])[0],
+    }
     laps: dict[str, list[float]] = {name: [] for name in ways}
-    for repeat in range(repeats):
-        say(f"taking turns, {repeat + 1} of {repeats}")
+    last: dict[str, Any] = {}
+    for turn in range(turns):
+        say(f"turn {turn + 1} of {turns}")
         for name, way in ways.items():
-            laps[name].append(_seconds(way, lengths[name])[0])
-    lap = {name: median(laps[name]) for name in ways}
-    compiling = {name: first[name] - lap[name] for name in ways}
-    whole, runs = {}, {}
-    for name, way in ways.items():
-        say(f"{name}, {steps:,} steps")
-        whole[name], runs[name] = _seconds(way, steps)
-    # As one scan the whole run is another program, with its compilation in its time: from the laps instead.
-    whole["all points"] = lap["all points"] * steps / lengths["all points"]
-    whole["few points"] = lap["few points"]
-    per_step = {name: lap[name] / lengths[name] for name in ways}
+            seconds, last[name] = _seconds(way)
+            laps[name].append(seconds)
+    say(f"all points, {steps:,} steps")
+    last["all points"] = article.train(data, compress=False, steps=steps)
+    seconds = {
+        "plain": sum(laps["plain"]),
+        # As one scan the whole run is another program, with its compilation in its time: from the laps instead.
+        "all points": median(laps["all points"]) * steps / LAP,
+        "few points": median(laps["few points"]),
+    }
     return {
         "steps": steps,
         "laps": laps,
-        "lap_steps": lengths,
-        "seconds": whole,
-        "milliseconds_per_step": {name: 1e3 * seconds for name, seconds in per_step.items()},
-        "compile_seconds": compiling,
-        "times_faster": {name: whole["plain"] / seconds for name, seconds in whole.items()},
-        "times_faster_per_step": {name: per_step["plain"] / seconds for name, seconds in per_step.items()},
-    }, tuple(runs[name] for name in ways)
+        "seconds": seconds,
+        "compile_seconds": {name: max(0.0, first[name] - median(laps[name])) for name in ways},
+        "times_faster": {name: seconds["plain"] / seconds[name] for name in ways},
+    }, tuple(last[name] for name in ways)
 
 
-def _seconds(way: Callable[[int], Any], steps: int) -> tuple[float, Any]:
+def _seconds(way: Callable[[], Any]) -> tuple[float, Any]:
     begin = time.perf_counter()
-    value = jax.block_until_ready(way(steps))
+    value = jax.block_until_ready(way())
     return time.perf_counter() - begin, value
 
 
@@ -221,7 +231,8 @@ def _parts_at(some: np.ndarray, others: np.ndarray, steps: np.ndarray) -> int | 
 def _parting(data: Dataset, steps: int) -> int | None:
     """First step at which two float64 runs of the one objective, said both ways, part; None if they do not."""
     with jax.enable_x64(True):
-        path = plain_path(article.initial_parameters(dtype=jnp.float64), jnp.asarray(data.points[:, 0]), steps)
+        start = article.initial_parameters(dtype=jnp.float64)
+        path = PlainRun(start, jnp.asarray(data.points[:, 0])).go_on(steps)
         plain = _losses(plain_loss, path, data, jnp.float64)
         ours = article.train(data, compress=False, steps=steps, dtype=jnp.float64).loss
     return _parts_at(ours, plain, np.arange(steps))
@@ -246,7 +257,7 @@ def _table(result: dict[str, Any]) -> Table:
             name,
             f"{seconds:.2f}",
             f"{result['compile_seconds'][name]:.1f}",
-            f"{result['milliseconds_per_step'][name]:.3f}",
+            f"{1e3 * seconds / result['steps']:.3f}",
             f"{result['times_faster'][name]:.1f}",
             f"{result['finite_steps'][name]:,}",
         )

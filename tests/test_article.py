@@ -185,7 +185,7 @@ def test_step_scannable_is_the_step_of_train(four_gaussians):
 
 def test_first_steps_are_those_of_the_plain_transcription(four_gaussians):
     steps = 200
-    path = article_training.plain_path(article.initial_parameters(), points_of(four_gaussians), steps)
+    path = article_training.PlainRun(article.initial_parameters(), points_of(four_gaussians)).go_on(steps)
     plain = article_training._losses(article_training.plain_loss, path, four_gaussians)
     assert plain.dtype == np.float32
     for compress in (False, True):
