@@ -39,8 +39,9 @@ class Posterior:
     """One model bound to one data set.
 
     A model file gives `log_prior(parameters) -> ()` in plain JAX, the same prior as `prior_program() -> Mixture` in
-    NumPyro, `mixture(parameters) -> Mixture`, one `Transform` per site, and `initial(key) -> parameters`, a dispersed
-    start. `parameters` is a dict of arrays keyed by site name. Everything else follows here, once.
+    NumPyro, `mixture(parameters) -> Mixture`, one `Transform` per site, in an order in which each may use the sites
+    before it, and `initial(key) -> parameters`, a dispersed start. `parameters` is a dict of arrays keyed by site name.
+    Everything else follows here, once.
     """
 
     name: str
@@ -67,13 +68,15 @@ class Posterior:
 
     def constrain(self, unconstrained: Parameters) -> tuple[Parameters, Array]:
         """Parameters and ``log |d parameters / d unconstrained|``, from coordinates scaled to the data."""
-        both = {site: self.transforms[site].constrain(u) for site, u in unconstrained.items()}
-        log_jacobian = jnp.sum(jnp.stack([jacobian for _, jacobian in both.values()]))
-        return {site: value for site, (value, _) in both.items()}, log_jacobian
+        parameters, log_jacobian = {}, jnp.zeros(())
+        for site, transform in self.transforms.items():
+            parameters[site], of_site = transform.constrain(unconstrained[site], parameters)
+            log_jacobian += of_site
+        return parameters, log_jacobian
 
     def unconstrain(self, parameters: Parameters) -> Parameters:
         """Inverse of `constrain`."""
-        return {site: self.transforms[site].unconstrain(value) for site, value in parameters.items()}
+        return {site: t.unconstrain(parameters[site], parameters) for site, t in self.transforms.items()}
 
     def log_density(self, unconstrained: Parameters) -> Array:
         """Log joint density of the unconstrained coordinates, Jacobian included: what a sampler walks on."""

@@ -5,6 +5,8 @@ logit, so that neither ``v`` near 1 nor a weight near 0 loses a digit. Three den
 distribution under ``v_k ~ Beta(1, a)``, each with respect to another variable: the sticks, their logits, the weights.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -63,3 +65,12 @@ def log_density_weights(log_weights: Array, concentration: Array) -> Array:
     Shapes: ``log_weights (K,)`` normalised, ``concentration ()`` to ``()``.
     """
     return log_density_sticks(log_weights, concentration) - jnp.sum(log_remaining(log_weights)[..., 1:-1], axis=-1)
+
+
+def default_rate(num_points: float) -> float:
+    """Rate of the default prior of the concentration, ``a ~ Gamma(1, log N)``, at least 1.
+
+    N points from a Dirichlet process fall into about ``1 + a log N`` clusters on average (Antoniak 1974): two at
+    ``E[a] = 1 / log N``, however many points there are. A prior that does not look at N expects ever more clusters.
+    """
+    return max(1.0, math.log(num_points))

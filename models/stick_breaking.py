@@ -7,8 +7,9 @@
 
 Sites: ``concentration ()``, ``stick_logits (K - 1,)``, ``means (K, D)``, ``scale_trils (K, D, D)``. Sticks are carried as
 logits and covariances as Cholesky factors; densities, and therefore modes, are with respect to those.
-The defaults Gamma(2, 4) are those of Escobar & West (1995) for the galaxies; those of the base measure are documented
-in `dpgmm.base_measure.scaled_to`. Labels are NOT exchangeable: the prior prefers large weights early.
+The default Gamma(1, log N) expects about one cluster beside the first, however many points there are: see
+`dpgmm.sticks.default_rate`; Gamma(2, 4) is Escobar & West's (1995) for the galaxies. Those of the base measure are
+documented in `dpgmm.base_measure.scaled_to`. Labels are NOT exchangeable: the prior prefers large weights early.
 """
 
 import jax.numpy as jnp
@@ -27,13 +28,14 @@ def posterior(
     data: Dataset,
     *,
     truncation: int = 50,
-    shape: float = 2.0,
-    rate: float = 4.0,
+    shape: float = 1.0,
+    rate: float | None = None,
     component_scale: float = 0.25,
     df: float | None = None,
     kappa: float | None = None,
 ) -> Posterior:
     """Posterior of `truncation` components; `shape` and `rate` of the concentration, the others of the base measure."""
+    rate = sticks.default_rate(data.total_weight) if rate is None else rate
     check_options(truncation, shape=shape, rate=rate)
     base = base_measure.scaled_to(data, component_scale, df, kappa)
 
@@ -73,7 +75,7 @@ def posterior(
         prior_program=prior_program,
         transforms={
             "concentration": transforms.positive(),
-            "stick_logits": transforms.real(),
+            "stick_logits": transforms.stick_logits(),
             **base_measure.transforms_of(base, data),
         },
         initial=initial,

@@ -7,6 +7,7 @@
 It tends to the Dirichlet-process mixture as K grows (Ishwaran & Zarepour 2002). The weights are carried as logs of K
 independent Gamma(a / K, 1) masses, ``w = softmax(log_masses)``: weights near zero keep their digits, and permuting the
 labels permutes the arrays and changes nothing else. The total mass, Gamma(a, 1), is not identified by the data.
+Defaults as in models/stick_breaking.py.
 Sites: ``concentration ()``, ``log_masses (K,)``, ``means (K, D)``, ``scale_trils (K, D, D)``.
 """
 
@@ -17,7 +18,7 @@ import numpyro.distributions as dist
 from jax import random
 from jax.scipy.stats import gamma
 
-from dpgmm import base_measure, transforms
+from dpgmm import base_measure, sticks, transforms
 from dpgmm.data import Dataset
 from dpgmm.distributions import LogGammas
 from dpgmm.posterior import Mixture, Posterior, check_options
@@ -27,13 +28,14 @@ def posterior(
     data: Dataset,
     *,
     truncation: int = 50,
-    shape: float = 2.0,
-    rate: float = 4.0,
+    shape: float = 1.0,
+    rate: float | None = None,
     component_scale: float = 0.25,
     df: float | None = None,
     kappa: float | None = None,
 ) -> Posterior:
     """Posterior of `truncation` components; `shape` and `rate` of the concentration, the others of the base measure."""
+    rate = sticks.default_rate(data.total_weight) if rate is None else rate
     check_options(truncation, shape=shape, rate=rate)
     base = base_measure.scaled_to(data, component_scale, df, kappa)
 

@@ -120,19 +120,32 @@ def test_unknown_names_are_named(posterior, method, options, message):
         dpgmm.fit(posterior, method, **options)
 
 
-def test_compression_is_certified_and_refined():
-    """A tolerance that the first bins miss makes them finer; none at all makes the method use every point."""
+def two_gaussians():
     rng = np.random.default_rng(0)
     data = dpgmm.Dataset(np.concatenate([rng.normal(-3, 1, 3000), rng.normal(3, 0.5, 3000)]))
-    posterior = dpgmm.load_model("stick_breaking")(data, truncation=3)
-    records = [
-        json.loads(dpgmm.fit(posterior, "map", restarts=1, steps=50, tolerance=t).attrs["compression"])
-        for t in (1e-3, 1e-9, 0.0)
-    ]
-    assert records[0]["refinements"] == 0
-    assert records[0]["max_error"] <= 1e-3
-    assert records[1] == {} or records[1]["max_error"] <= 1e-9
-    assert records[2] == {}
+    return dpgmm.load_model("stick_breaking")(data, truncation=3)
+
+
+def compression_record(posterior, **options):
+    return json.loads(dpgmm.fit(posterior, "map", restarts=1, steps=50, **options).attrs["compression"])
+
+
+def test_compression_is_certified():
+    record = compression_record(two_gaussians())
+    assert record["refinements"] == 0
+    assert record["max_error"] <= record["tolerance"] == 1e-3
+
+
+@pytest.mark.parametrize(("errors", "refinements"), [([1.0, 0.0], 1), ([float("nan"), 1.0, 1e-4], 2)])
+def test_bins_are_refined_until_the_error_is_small(errors, refinements, monkeypatch):
+    rest = iter(errors)
+    monkeypatch.setattr(dpgmm.fitting.certificate, "largest_error", lambda *_: next(rest))
+    assert compression_record(two_gaussians())["refinements"] == refinements
+
+
+def test_an_error_that_stays_makes_the_method_use_every_point(monkeypatch):
+    monkeypatch.setattr(dpgmm.fitting.certificate, "largest_error", lambda *_: 1.0)
+    assert compression_record(two_gaussians()) == {}
 
 
 def test_a_broken_start_is_named():

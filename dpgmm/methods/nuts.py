@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import Array, random
+from jax.flatten_util import ravel_pytree
 from numpyro.infer import NUTS
 
 from .. import draws
@@ -23,7 +24,7 @@ def run(
     chains: int = 4,
     warmup: int = 1_000,
     draws_per_chain: int = 1_000,
-    target_accept: float = 0.8,
+    target_accept: float = 0.9,
     max_tree_depth: int = 10,
     dense_mass: bool = False,
     progress: Progress | None = None,
@@ -33,18 +34,21 @@ def run(
     `sample_stats` keeps `diverging`, `n_steps`, `tree_depth`, `energy`, `acceptance_rate`, `step_size`, of the kept
     draws. Deterministic given `key`. Raises `InputError` where a start has no finite density.
     """
+    key_start, key_chain = random.split(key)
+    starts = jax.vmap(lambda k: posterior.unconstrain(posterior.initial(k)))(random.split(key_start, chains))
+    # One flat vector of coordinates: the sampler's own work is per array, and outweighs that of a small model.
+    unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], starts))[1]
+    flat = jax.vmap(lambda u: ravel_pytree(u)[0])(starts)
+    if not np.isfinite(jax.vmap(posterior.log_density)(starts)).all():
+        raise InputError(f"model {posterior.name}: the log density of a start is not finite; mend its initial(key)")
     kernel = NUTS(
-        potential_fn=lambda u: -posterior.log_density(u),
+        potential_fn=lambda u: -posterior.log_density(unravel(u)),
         target_accept_prob=target_accept,
         max_tree_depth=max_tree_depth,
         dense_mass=dense_mass,
     )
-    key_start, key_chain = random.split(key)
-    starts = jax.vmap(lambda k: posterior.unconstrain(posterior.initial(k)))(random.split(key_start, chains))
-    if not np.isfinite(jax.vmap(posterior.log_density)(starts)).all():
-        raise InputError(f"model {posterior.name}: the log density of a start is not finite; mend its initial(key)")
     # A batch of keys would make the kernel vectorise its chains, in lock-step: one call for each.
-    states = [kernel.init(k, warmup, _row(starts, i), (), {}) for i, k in enumerate(random.split(key_chain, chains))]
+    states = [kernel.init(k, warmup, flat[i], (), {}) for i, k in enumerate(random.split(key_chain, chains))]
 
     def chunk(state):
         return jax.lax.scan(lambda s, _: ((s := kernel.sample(s, (), {})), _kept(s)), state, length=CHUNK)
@@ -69,7 +73,7 @@ def run(
     unconstrained, stats = stack(results)
     return draws.build(
         posterior,
-        jax.jit(jax.vmap(jax.vmap(lambda u: posterior.constrain(u)[0])))(unconstrained),
+        jax.jit(jax.vmap(jax.vmap(lambda u: posterior.constrain(unravel(u))[0])))(unconstrained),
         method="nuts",
         options={
             "chains": chains,
@@ -83,10 +87,6 @@ def run(
         run_seconds=run_seconds,
         sample_stats=stats,
     )
-
-
-def _row(tree, index):
-    return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 def _kept(state):
