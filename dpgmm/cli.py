@@ -228,14 +228,22 @@ def _show(tree, diagnosis: diagnostics.Diagnosis) -> None:
     console.print(
         f"[bold]{tree.attrs.get('method', 'draws')}[/]: [bold]{diagnosis.verdict}[/]. {diagnosis.explanation}"
     )
-    _print_table(diagnostics.sorted_components(tree).head(8), "Components, relabelled: sorted by weight")
+    shown = draws.answer(tree)
+    of = "best restart" if shown is not tree else "all chains"
+    _print_table(diagnostics.sorted_components(shown).head(8), f"Components of {of}, relabelled: sorted by weight")
 
 
 def _print_table(frame: pd.DataFrame, title: str) -> None:
     table = Table(*map(str, frame.columns), title=title, title_justify="left")
     for row in frame.itertuples(index=False):
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
+        table.add_row(*(_number(v) for v in row))
     console.print(table)
+
+
+def _number(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "–" if value != value else f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 if __name__ == "__main__":

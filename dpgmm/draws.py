@@ -137,6 +137,24 @@ def check(draws: xr.DataTree, where: str = "draws") -> xr.DataTree:
     return draws
 
 
+def best_chain(draws: xr.DataTree) -> int:
+    """The chain with the highest evidence lower bound, where a method has one, else with the highest log joint."""
+    if "elbo" in draws.attrs:
+        return int(np.argmax(draws.attrs["elbo"]))
+    return int(draws["sample_stats"].to_dataset()["log_joint"].values.max(axis=1).argmax())
+
+
+def answer(draws: xr.DataTree) -> xr.DataTree:
+    """What a user would take from the draws: all chains of a sampler, the best restart of an optimiser."""
+    if "optimisation" not in draws.children:
+        return draws
+    best = best_chain(draws)
+    groups = {name: g.to_dataset() for name, g in draws.children.items()}
+    tree = xr.DataTree.from_dict({n: g.isel(chain=[best]) if "chain" in g.dims else g for n, g in groups.items()})
+    tree.attrs = dict(draws.attrs)
+    return tree
+
+
 def versions() -> dict[str, str]:
     """Versions of the packages that numbers depend on."""
     return {name: importlib.metadata.version(name) for name in _PACKAGES}

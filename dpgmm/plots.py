@@ -5,6 +5,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from . import diagnostics
+from .draws import answer, best_chain
 
 COLOURS = {"map": "#0072B2", "svi": "#D55E00", "nuts": "#009E73", "gibbs": "#CC79A7"}
 """One colour a method, the same in every picture (Okabe & Ito 2008: told apart by the colour-blind)."""
@@ -21,17 +22,12 @@ def figure(rows: int = 1, columns: int = 1, height: float = 3.6, width: float = 
     return canvas, canvas.subplots(rows, columns, squeeze=False)
 
 
-def best_chain(draws: xr.DataTree) -> int:
-    """Chain whose best draw has the highest log joint."""
-    return int(draws["sample_stats"].to_dataset()["log_joint"].values.max(axis=1).argmax())
-
-
 def fits(trees: dict[str, xr.DataTree]) -> Figure:
-    """Data and every method's fitted density (D = 1: with a 90 % band; D > 1: first two dimensions with ellipses)."""
+    """Data and the fitted density of every method's answer (D = 1: with a 90 % band; D > 1: ellipses, two dimensions)."""
     canvas, axes = figure(1, len(trees), height=3.4, width=4.2 * len(trees))
     for axis, (method, draws) in zip(axes[0], trees.items(), strict=True):
         draw = _fit_1d if draws["posterior"].sizes["dim"] == 1 else _fit_2d
-        draw(axis, draws, colour(method))
+        draw(axis, answer(draws), colour(method))
         axis.set_title(method)
     return canvas
 
@@ -113,11 +109,12 @@ def traces(draws: xr.DataTree, count: int = 3):
 
     weights = draws["posterior"].to_dataset()["weights"]
     apart = weights.mean("draw").std("chain").values
-    labels = np.argsort(-apart)[:count]
+    labels = np.sort(np.argsort(-apart)[:count])
     data = {f"weight of label {k}": weights.isel(component=k, drop=True) for k in labels}
     data["log likelihood (invariant)"] = draws["sample_stats"].to_dataset()["log_likelihood"]
     tree = xr.DataTree.from_dict({"posterior": xr.Dataset({n: v.reset_coords(drop=True) for n, v in data.items()})})
-    plot = azp.plot_trace(tree, backend="matplotlib", figure_kwargs={"figsize": (10, 7)})
+    layout = {"figsize": (10, 6.5), "layout": "constrained", "sharex": True}
+    plot = azp.plot_trace(tree, backend="matplotlib", col_wrap=2, figure_kwargs=layout)
     return plot.viz["figure"].item()
 
 

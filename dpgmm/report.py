@@ -12,6 +12,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from . import diagnostics, plots
+from .draws import answer
 
 
 def write(
@@ -32,15 +33,19 @@ def _content(
 ) -> dict[str, Any]:
     first = next(iter(trees.values()))
     paths = {name: tree for name, tree in trees.items() if "optimisation" in tree.children}
+    answers = {name: answer(tree) for name, tree in trees.items()}
+    rows = [diagnostics.summary_row(tree, found[name]) for name, tree in trees.items()]
     return {
         "data": first.attrs["data"],
         "model": first.attrs["model"],
         "size": first["observed_data"].sizes["obs"],
-        "summary": [diagnostics.summary_row(tree, found[name]) for name, tree in trees.items()],
+        "methods": list(trees),
+        "summary": _records(pd.DataFrame(rows).set_index("method").T.reset_index(names="")),
         "verdicts": {name: (d.verdict, d.explanation) for name, d in found.items()},
         "colours": {name: plots.colour(name) for name in trees},
         "fits": _png(plots.fits(trees)),
-        "components": {name: _records(diagnostics.sorted_components(tree)) for name, tree in trees.items()},
+        "components": {name: _records(diagnostics.sorted_components(tree)) for name, tree in answers.items()},
+        "of": {name: "best restart" if name in paths else "all chains" for name in trees},
         "training": _training(trees["map"]) if "map" in paths else None,
         "paths": {name: _png(plots.paths(tree)) for name, tree in paths.items()},
         "tables": {name: _both(d) for name, d in found.items() if bool(d.table["r_hat"].notna().to_numpy().any())},

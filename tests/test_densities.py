@@ -107,6 +107,15 @@ def test_mixture_against_scipy(num_points, dim):
     np.testing.assert_allclose(mixture.log_likelihood(*case), by_scipy(*case), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("LOG_2PI", 0.0), ("log_determinant", lambda lower: jnp.zeros(lower.shape[:-2]))]
+)
+def test_a_dropped_normaliser_is_caught(name, wrong, monkeypatch):
+    case = mixture_case(50, 2, 5)
+    monkeypatch.setattr(gaussian, name, wrong)
+    assert abs(mixture.log_likelihood(*case) - by_scipy(*case)) > 1
+
+
 @pytest.mark.parametrize("dim", [1, 3])
 def test_gradient_in_one_pass_equals_reverse_mode(dim, monkeypatch):
     """Every component of the hand-written gradient, in chunks with padding, against automatic differentiation."""
