@@ -1,0 +1,211 @@
+"""Point estimates: the partition that loses least under the draws, by greedy search from many starts.
+
+After Dahl, Johnson & Mueller (2022), Search algorithms and loss functions for Bayesian clustering, JCGS 31: sequential
+allocation in random order, sweeps that reallocate one observation at a time, and zealous updates that destroy a cluster and
+reallocate its members. Started as well from the cuts of a hierarchical clustering and from the best draw.
+"""
+
+import dataclasses
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from scipy.cluster.hierarchy import cut_tree, linkage
+from scipy.spatial.distance import squareform
+
+from ..errors import InputError
+from .losses import Loss, expected_loss, expected_losses, resolve
+from .moves import Evidence, State, state
+from .similarity import canonical, labels_of
+
+TOLERANCE = 1e-12
+"""A smaller decrease of the expected loss is rounding, and no reason to move."""
+MAX_SWEEPS = 200
+SYSTEMATIC = ("draws", "average", "complete")
+CANDIDATE_WORK = 1e11
+"""Multiplications spent on finding the best draw: above it, evenly spaced draws are looked at, and the run says so."""
+
+
+class Run(NamedTuple):
+    """One start of the search: where it started, the expected loss there and after the search, how many clusters."""
+
+    method: str
+    initial_loss: float
+    final_loss: float
+    num_clusters: int
+    sweeps: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PointEstimate:
+    """The best partition found.
+
+    partition: ``(n,)`` labels by first appearance. expected_loss: in the units of `loss`, `Loss.units`. method: the start
+    that won, the first of those that tie. history: every start.
+    """
+
+    partition: np.ndarray
+    expected_loss: float
+    loss: Loss
+    method: str
+    num_clusters: int
+    history: tuple[Run, ...]
+
+
+def point_estimate(
+    allocations: np.ndarray,
+    loss: str | Loss = "vi",
+    *,
+    starts: int = 16,
+    max_clusters: int | None = None,
+    seed: int = 0,
+    zealous: int = 10,
+    workers: int | None = None,
+) -> PointEstimate:
+    """The partition of smallest expected loss that the search finds, for draws of labels ``(T, n)``.
+
+    `starts` searches begin at random, half of them from the empty partition and half from a random one; two more begin at
+    the best cut of a hierarchical clustering of 1 - similarity (average, complete linkage; all cuts are evaluated), one
+    at the best draw. Each descends by sweeps, then tries to destroy up to `zealous` clusters. `max_clusters` bounds
+    the number of clusters (None: no bound). Starts run on `workers` threads (None: one a core); the result depends on
+    `seed` and not on `workers`.
+
+    Costs O(T K) for every observation looked at, O(K) for binder, O(n) for vi_lb. Raises `InputError` for labels that
+    are not whole numbers, an unknown loss, and options out of range.
+    """
+    draws, loss = labels_of(allocations), resolve(loss)
+    size = draws.shape[1]
+    limit = size if max_clusters is None else max_clusters
+    for name, value, least in (("starts", starts, 0), ("max_clusters", limit, 1), ("zealous", zealous, 0), ("seed", seed, 0)):
+        if not isinstance(value, int | np.integer) or value < least:
+            raise InputError(f"{name} is {value!r}; give a whole number of {least} or more")
+    search = _Search(Evidence(draws), loss, min(int(limit), size), zealous, seed)
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        found = pool.map(search.run, range(-len(SYSTEMATIC), starts))
+    partitions, history = zip(*found, strict=True)
+    losses = np.array([run.final_loss for run in history])
+    best = int(np.flatnonzero(losses <= losses.min() + TOLERANCE * (1 + abs(losses.min())))[0])
+    partition = partitions[best]
+    value = expected_loss(draws, partition, loss)
+    return PointEstimate(partition, value, loss, history[best].method, int(partition.max()) + 1, history)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Search:
+    evidence: Evidence
+    loss: Loss
+    limit: int
+    zealous: int
+    seed: int
+
+    def run(self, start: int) -> tuple[np.ndarray, Run]:
+        """Search from random start 0, 1, ..., or from a systematic one, -3 to -1."""
+        rng = np.random.default_rng([self.seed, start + len(SYSTEMATIC)])
+        at = state(self.evidence, self.loss)
+        if start >= 0:
+            method = self._at_random(at, rng, start)
+        else:
+            kind = SYSTEMATIC[start]
+            labels, method = self._best_draw() if kind == "draws" else self._best_cut(kind)
+            _fill(at, labels)
+        initial = at.value()
+        sweeps = _descend(at, self.limit, self.zealous, rng)
+        return canonical(at.labels), Run(method, initial, at.value(), at.num, sweeps)
+
+    def _at_random(self, at: State, rng: np.random.Generator, number: int) -> str:
+        size = self.evidence.size
+        if number % 2 == 0:
+            _allocate(at, rng.permutation(size), self.limit)
+            return f"sequential {number // 2}"
+        most = int(self.evidence.clusters.draws.sum(axis=1).max())
+        _fill(at, canonical(rng.integers(0, rng.integers(1, min(self.limit, most) + 1), size)))
+        return f"random {number // 2}"
+
+    def _best_draw(self) -> tuple[np.ndarray, str]:
+        clusters = self.evidence.clusters
+        width = int(clusters.draws.sum(axis=1).max())
+        most = max(1, int(CANDIDATE_WORK / (clusters.members.size * width)))
+        rows = np.unique(np.linspace(0, len(clusters.index) - 1, most).astype(int))
+        draws = np.unique(canonical(clusters.index[rows]), axis=0)
+        draws = draws[draws.max(axis=1) < self.limit]
+        method = "draws" if len(rows) == len(clusters.index) else f"draws ({len(rows)} of {len(clusters.index)})"
+        return self._best(draws, method)
+
+    def _best_cut(self, method: str) -> tuple[np.ndarray, str]:
+        dissimilarity = np.clip(1 - self.evidence.similarity, 0, 1)
+        np.fill_diagonal(dissimilarity, 0)
+        if len(dissimilarity) == 1:
+            return np.zeros(1, int), method
+        cuts = canonical(cut_tree(linkage(squareform(dissimilarity, checks=False), method)).T)
+        return self._best(cuts[cuts.max(axis=1) < self.limit], method)
+
+    def _best(self, partitions: np.ndarray, method: str) -> tuple[np.ndarray, str]:
+        if not len(partitions):
+            return np.zeros(self.evidence.size, int), method
+        return partitions[np.argmin(expected_losses(self.evidence.clusters, partitions, self.loss))], method
+
+
+def _fill(at: State, labels: np.ndarray) -> None:
+    """Put every observation where the canonical `labels` say."""
+    for i, k in enumerate(labels):
+        at.observe(i)
+        at.put(i, int(k), at.gains(i))
+
+
+def _allocate(at: State, order: np.ndarray, limit: int) -> None:
+    """Put observations that are out where they cost least, one after the other."""
+    for i in order:
+        at.observe(i)
+        gains = at.gains(i)
+        at.put(i, int(np.argmin(at.costs(gains)[:limit])), gains)
+
+
+def _sweep(at: State, order: np.ndarray, limit: int) -> bool:
+    """Reallocate every observation once. True where one has moved, which lowers the expected loss."""
+    moved = False
+    for i in order:
+        own, gains = at.take(i)
+        costs = at.costs(gains)
+        best = int(np.argmin(costs[:limit]))
+        if costs[best] < costs[own] - TOLERANCE * (1 + abs(costs[own])):
+            moved = True
+        else:
+            best = own
+        at.put(i, best, gains)
+    return moved
+
+
+def _descend(at: State, limit: int, zealous: int, rng: np.random.Generator) -> int:
+    """Sweeps and zealous updates until neither helps; the number of sweeps."""
+    size, sweeps = len(at.labels), 0
+    while sweeps < MAX_SWEEPS:
+        sweeps += 1
+        if not _sweep(at, rng.permutation(size), limit) and not _zealous(at, limit, zealous, rng):
+            break
+    return sweeps
+
+
+def _zealous(at: State, limit: int, attempts: int, rng: np.random.Generator) -> bool:
+    """Destroy a cluster and allocate its members anew; undo it where that does not help. True at the first success."""
+    _, first = np.unique(at.labels, return_index=True)
+    value = at.value()
+    for of in rng.permutation(first)[:attempts]:
+        members = rng.permutation(np.flatnonzero(at.labels == at.labels[of]))
+        for i in members:
+            at.take(i)
+            at.forget(i)
+        _allocate(at, members, limit)
+        if at.value() < value - TOLERANCE * (1 + abs(value)):
+            return True
+        _gather(at, members)
+    return False
+
+
+def _gather(at: State, members: np.ndarray) -> None:
+    """Make `members` one cluster again."""
+    for i in members:
+        at.take(i)
+    k = at.num
+    for i in members:
+        at.put(i, k, at.gains(i))
