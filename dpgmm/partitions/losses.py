@@ -17,19 +17,11 @@ from ..errors import InputError
 from .similarity import CELLS, Clusters, canonical, labels_of, similarity_matrix
 
 
-def _constant(alpha: float, beta: float) -> Callable:
-    return lambda a, b: (alpha, beta)
-
-
-def _larger(a: np.ndarray, b: np.ndarray):
-    """Only the larger excess: max(A, B) - S."""
-    larger = np.greater_equal(a, b) * 1.0
-    return larger, 1 - larger
-
-
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """One loss. `name`, `units`; `kernel` is the f of the sums, `weights(A, B)` gives alpha and beta, `scale(A, B, S, n)`.
+    """One loss: `name`, `units`; `kernel` is the f of the sums, `weights` are alpha and beta, `scale(A, B, S, n)`.
+
+    `weights` None: the larger of the two excesses, ``max(A, B) - S``.
 
     `expectation` says how it is taken over draws: "draws" averages the loss of every draw; "joint", for losses linear in S,
     may average S first; "all" puts averages of B and S into the formula (exact for losses linear in both, otherwise the
@@ -39,7 +31,7 @@ class Loss:
     name: str
     units: str
     kernel: Literal["entropy", "pairs"]
-    weights: Callable
+    weights: tuple[float, float] | None
     scale: Callable
     expectation: Literal["draws", "joint", "all", "bound"] = "draws"
 
@@ -54,8 +46,12 @@ class Loss:
         A scale of zero means that both partitions are the same trivial one. The smallest other scale of a loss that
         can have zero is 1/2 (n = 2, omARI), so a floor below that changes nothing else.
         """
-        alpha, beta = self.weights(a, b)
-        return (alpha * a + beta * b - (alpha + beta) * s) / np.maximum(self.scale(a, b, s, size), 0.25)
+        if self.weights is None:
+            excess = np.maximum(a, b) - s
+        else:
+            alpha, beta = self.weights
+            excess = alpha * a + beta * b - (alpha + beta) * s
+        return excess / np.maximum(self.scale(a, b, s, size), 0.25)
 
 
 def _information(size: int) -> float:
@@ -88,15 +84,15 @@ def _beyond_chance(a, b, s, size):
 
 _BITS, _SHARE = "bits", "share, 0 to 1"
 _ALL = (
-    Loss("vi", _BITS, "entropy", _constant(1, 1), _to_observations, "all"),
-    Loss("vi_lb", _BITS, "entropy", _constant(1, 1), _to_observations, "bound"),
-    Loss("binder", "sum over pairs i < j, times 2 / n^2", "pairs", _constant(1, 1), _to_ordered_pairs, "all"),
-    Loss("binder_pairs", "pairs i < j", "pairs", _constant(1, 1), _to_one, "all"),
-    Loss("omari", "1 - adjusted Rand index", "pairs", _constant(0.5, 0.5), _beyond_chance),
-    Loss("omari_approx", "1 - adjusted Rand index", "pairs", _constant(0.5, 0.5), _beyond_chance, "all"),
-    Loss("nvi", _SHARE, "entropy", _constant(1, 1), _to_joint_entropy),
-    Loss("id", _BITS, "entropy", _larger, _to_observations, "joint"),
-    Loss("nid", _SHARE, "entropy", _larger, _to_larger_entropy),
+    Loss("vi", _BITS, "entropy", (1, 1), _to_observations, "all"),
+    Loss("vi_lb", _BITS, "entropy", (1, 1), _to_observations, "bound"),
+    Loss("binder", "sum over pairs i < j, times 2 / n^2", "pairs", (1, 1), _to_ordered_pairs, "all"),
+    Loss("binder_pairs", "pairs i < j", "pairs", (1, 1), _to_one, "all"),
+    Loss("omari", "1 - adjusted Rand index", "pairs", (0.5, 0.5), _beyond_chance),
+    Loss("omari_approx", "1 - adjusted Rand index", "pairs", (0.5, 0.5), _beyond_chance, "all"),
+    Loss("nvi", _SHARE, "entropy", (1, 1), _to_joint_entropy),
+    Loss("id", _BITS, "entropy", None, _to_observations, "joint"),
+    Loss("nid", _SHARE, "entropy", None, _to_larger_entropy),
 )
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in _ALL}
 """Every loss by name. H are entropies in bits, I the mutual information; expected losses are posterior means over draws.
@@ -112,6 +108,10 @@ LOSSES: dict[str, Loss] = {loss.name: loss for loss in _ALL}
 | id | max(H(estimate), H(draw)) - I, bits | Vinh, Epps & Bailey 2010 |
 | nid | 1 - I / max(H(estimate), H(draw)) | Vinh, Epps & Bailey 2010 |
 """
+
+
+FROM_SIMILARITY = ("vi_lb", "omari_approx")
+"""Losses whose expectation is no mean over draws but a formula at the similarity matrix."""
 
 
 def resolve(loss: str | Loss) -> Loss:
@@ -136,7 +136,7 @@ def unequal_costs(loss: str, a: float, b: float) -> Loss:
         raise InputError(f"unequal costs are for vi, binder and binder_pairs, not {loss!r}")
     if not (0 < a < np.inf and 0 < b < np.inf):
         raise InputError(f"costs are a = {a}, b = {b}; give positive, finite numbers")
-    return dataclasses.replace(LOSSES[loss], name=f"{loss}(a={a:g}, b={b:g})", weights=_constant(b, a))
+    return dataclasses.replace(LOSSES[loss], name=f"{loss}(a={a:g}, b={b:g})", weights=(b, a))
 
 
 def distances(allocations: np.ndarray, partition: np.ndarray, loss: str | Loss = "vi") -> np.ndarray:
@@ -165,22 +165,29 @@ def expected_loss(allocations: np.ndarray, partition: np.ndarray, loss: str | Lo
     """
     draws, loss = labels_of(allocations), resolve(loss)
     partition = same_size(draws, labels_of(partition, "partition", 1))
-    if loss.expectation == "bound":
-        return vi_lower_bound(similarity_matrix(draws), partition)
-    if loss.name == "omari_approx":
-        return _expected_at_similarity(similarity_matrix(draws), partition, loss)
+    if loss.name in FROM_SIMILARITY:
+        return float(losses_at_similarity(similarity_matrix(draws), partition[None], loss)[0])
     return float(distances(draws, partition, loss).mean())
 
 
-def vi_lower_bound(similarity: np.ndarray, partition: np.ndarray) -> float:
-    """Jensen's lower bound of the expected variation of information, bits, from the similarity matrix p ``(n, n)``.
+def losses_at_similarity(similarity: np.ndarray, partitions: np.ndarray, loss: str | Loss) -> np.ndarray:
+    """The loss's formula at the similarity matrix p ``(n, n)`` for partitions ``(P, n)``: ``(P,)``.
 
-    ``(1/n) sum_i [log2 sum_j 1[c_i = c_j] + log2 sum_j p_ij - 2 log2 sum_j p_ij 1[c_i = c_j]]``.
-    Source: Wade & Ghahramani 2018, equation 11.
+    Pairs: B and S are their expectations, ``sum_{i<j} p_ij`` over all pairs and over pairs in one cluster; the expected
+    loss itself for binder, 1 - PEAR for omari. Entropy: ``B = sum_i log2 sum_j p_ij`` and ``S`` the same with j in the
+    cluster of i, both at least their expectations (Jensen). For vi that is
+
+        (1/n) sum_i [log2 sum_j 1[c_i = c_j] + log2 sum_j p_ij - 2 log2 sum_j p_ij 1[c_i = c_j]],
+
+    the criterion of Wade & Ghahramani 2018, section 3.1, `VI.lb` in R.
     """
-    same = partition[:, None] == partition
-    terms = np.log2(same.sum(1)) + np.log2(similarity.sum(1)) - 2 * np.log2((similarity * same).sum(1))
-    return float(terms.mean())
+    loss = resolve(loss)
+    found = Clusters(partitions)
+    sizes = found.members.sum(axis=1)
+    step = max(1, CELLS // found.size)
+    s = [_at_similarity(found.members[k : k + step], similarity, loss) for k in range(0, len(sizes), step)]
+    b = _at_similarity(np.ones((1, found.size), bool), similarity, loss)[0]
+    return loss.value(found.draws @ loss.table(found.size)[sizes], b, found.draws @ np.concatenate(s), found.size)
 
 
 def contributions(allocations: np.ndarray, partition: np.ndarray, loss: str | Loss = "vi") -> np.ndarray:
@@ -193,7 +200,7 @@ def contributions(allocations: np.ndarray, partition: np.ndarray, loss: str | Lo
     Raises `InputError` as `distances` does, and for the losses that are no mean over draws (vi_lb, omari_approx).
     """
     draws, loss = labels_of(allocations), resolve(loss)
-    if loss.name in ("vi_lb", "omari_approx"):
+    if loss.name in FROM_SIMILARITY:
         raise InputError(f"{loss.name} is no mean over draws; ask for the contributions to vi or omari")
     partition = same_size(draws, labels_of(partition, "partition", 1))
     size = draws.shape[1]
@@ -203,7 +210,8 @@ def contributions(allocations: np.ndarray, partition: np.ndarray, loss: str | Lo
         labels = canonical(draws[start : start + step])
         table = _contingency(labels, partition)
         a, b, s = _sums(table, loss.table(size))
-        alpha, beta = (np.broadcast_to(w, b.shape)[:, None] for w in loss.weights(a, b))
+        larger = (a >= b)[:, None]
+        alpha, beta = loss.weights or (larger, ~larger)
         rows = np.arange(len(labels))[:, None]
         of_a, of_b = share(table.sum(2)[:, partition]), share(table.sum(1)[rows, labels])
         of_s = share(table[rows, partition, labels])
@@ -213,13 +221,10 @@ def contributions(allocations: np.ndarray, partition: np.ndarray, loss: str | Lo
 
 
 def expected_losses(clusters: Clusters, partitions: np.ndarray, loss: Loss) -> np.ndarray:
-    """`expected_loss` of many partitions ``(P, n)`` at once, ``(P,)``, from the distinct clusters of the draws.
+    """`expected_loss` of many partitions ``(P, n)`` at once, ``(P,)``, for losses that are means over draws.
 
     Every distinct cluster of the partitions meets every distinct cluster of the draws once, however many share it.
     """
-    if loss.expectation == "bound":
-        similarity = clusters.similarity()
-        return np.array([vi_lower_bound(similarity, p) for p in partitions])
     table, size = loss.table(clusters.size), clusters.size
     found = Clusters(partitions)
     a = found.draws @ table[found.members.sum(axis=1)]
@@ -276,7 +281,9 @@ def _distances(labels: np.ndarray, partition: np.ndarray, loss: Loss) -> np.ndar
     return np.maximum(loss.value(*_sums(_contingency(labels, partition), loss.table(size)), size), 0.0)
 
 
-def _expected_at_similarity(similarity: np.ndarray, partition: np.ndarray, loss: Loss) -> float:
-    pairs = np.triu_indices(len(partition), 1)
-    together, p = (partition[:, None] == partition)[pairs], similarity[pairs]
-    return float(loss.value(together.sum(), p.sum(), p[together].sum(), len(partition)))
+def _at_similarity(members: np.ndarray, similarity: np.ndarray, loss: Loss) -> np.ndarray:
+    """Every cluster's part of the sum S, ``(U,)``."""
+    sums = members.astype(np.float64) @ similarity
+    if loss.kernel == "pairs":
+        return ((sums * members).sum(axis=1) - members.sum(axis=1)) / 2
+    return np.log2(np.where(members, sums, 1)).sum(axis=1)

@@ -15,7 +15,7 @@ from scipy.cluster.hierarchy import cut_tree, linkage
 from scipy.spatial.distance import squareform
 
 from ..errors import InputError
-from .losses import Loss, expected_loss, expected_losses, resolve
+from .losses import FROM_SIMILARITY, Loss, expected_loss, expected_losses, losses_at_similarity, resolve
 from .moves import Evidence, State, state
 from .similarity import canonical, labels_of
 
@@ -23,18 +23,18 @@ TOLERANCE = 1e-12
 """A smaller decrease of the expected loss is rounding, and no reason to move."""
 MAX_SWEEPS = 200
 SYSTEMATIC = ("draws", "average", "complete")
-CANDIDATE_WORK = 1e11
-"""Multiplications spent on finding the best draw: above it, evenly spaced draws are looked at, and the run says so."""
+CANDIDATES = 200
+"""Draws whose expected loss is computed to find the best one: the best at the similarity matrix."""
 
 
 class Run(NamedTuple):
-    """One start of the search: where it started, the expected loss there and after the search, how many clusters."""
+    """One start of the search: its name, the expected loss there, after sweeps and at the end, the number of clusters."""
 
     method: str
     initial_loss: float
+    swept_loss: float
     final_loss: float
     num_clusters: int
-    sweeps: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,11 +82,16 @@ def point_estimate(
             raise InputError(f"{name} is {value!r}; give a whole number of {least} or more")
     search = _Search(Evidence(draws), loss, min(int(limit), size), zealous, seed)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        found = pool.map(search.run, range(-len(SYSTEMATIC), starts))
-    partitions, history = zip(*found, strict=True)
+        found = list(pool.map(search.descend, range(-len(SYSTEMATIC), starts)))
+        # Starts that met in one partition go on as one.
+        forms = [canonical(at.labels).tobytes() for at, _ in found]
+        first = {form: number for number, form in reversed(list(enumerate(forms)))}
+        improved = dict(zip(first, pool.map(lambda k: search.improve(found[k][0], k), first.values()), strict=True))
+    states = [improved[form] for form in forms]
+    history = tuple(run._replace(final_loss=at.value(), num_clusters=at.num) for at, (_, run) in zip(states, found, strict=True))
     losses = np.array([run.final_loss for run in history])
     best = int(np.flatnonzero(losses <= losses.min() + TOLERANCE * (1 + abs(losses.min())))[0])
-    partition = partitions[best]
+    partition = canonical(states[best].labels)
     value = expected_loss(draws, partition, loss)
     return PointEstimate(partition, value, loss, history[best].method, int(partition.max()) + 1, history)
 
@@ -99,19 +104,27 @@ class _Search:
     zealous: int
     seed: int
 
-    def run(self, start: int) -> tuple[np.ndarray, Run]:
-        """Search from random start 0, 1, ..., or from a systematic one, -3 to -1."""
+    def descend(self, start: int) -> tuple[State, Run]:
+        """Sweep until nothing moves, from random start 0, 1, ..., or from a systematic one, -3 to -1."""
         rng = np.random.default_rng([self.seed, start + len(SYSTEMATIC)])
         at = state(self.evidence, self.loss)
         if start >= 0:
             method = self._at_random(at, rng, start)
         else:
-            kind = SYSTEMATIC[start]
-            labels, method = self._best_draw() if kind == "draws" else self._best_cut(kind)
+            labels, method = self._best_draw() if SYSTEMATIC[start] == "draws" else self._best_cut(SYSTEMATIC[start])
             _fill(at, labels)
-        initial = at.value()
-        sweeps = _descend(at, self.limit, self.zealous, rng)
-        return canonical(at.labels), Run(method, initial, at.value(), at.num, sweeps)
+        run = Run(method, at.value(), np.nan, at.value(), at.num)
+        _descend(at, self.limit, rng)
+        return at, run._replace(swept_loss=at.value())
+
+    def improve(self, at: State, number: int) -> State:
+        """Zealous updates, and sweeps after each that helps, until none does."""
+        rng = np.random.default_rng([self.seed, number, 1])
+        for _ in range(MAX_SWEEPS):
+            if not _zealous(at, self.limit, self.zealous, rng):
+                break
+            _descend(at, self.limit, rng)
+        return at
 
     def _at_random(self, at: State, rng: np.random.Generator, number: int) -> str:
         size = self.evidence.size
@@ -123,14 +136,13 @@ class _Search:
         return f"random {number // 2}"
 
     def _best_draw(self) -> tuple[np.ndarray, str]:
-        clusters = self.evidence.clusters
-        width = int(clusters.draws.sum(axis=1).max())
-        most = max(1, int(CANDIDATE_WORK / (clusters.members.size * width)))
-        rows = np.unique(np.linspace(0, len(clusters.index) - 1, most).astype(int))
-        draws = np.unique(canonical(clusters.index[rows]), axis=0)
+        """Of the draws that are best at the similarity matrix, which costs little, the best under all draws."""
+        draws = np.unique(canonical(self.evidence.clusters.index), axis=0)
         draws = draws[draws.max(axis=1) < self.limit]
-        method = "draws" if len(rows) == len(clusters.index) else f"draws ({len(rows)} of {len(clusters.index)})"
-        return self._best(draws, method)
+        if not len(draws):
+            return np.zeros(self.evidence.size, int), "one cluster"
+        rank = np.argsort(losses_at_similarity(self.evidence.similarity, draws, self.loss), kind="stable")
+        return self._best(draws[rank[:CANDIDATES]], "draws")
 
     def _best_cut(self, method: str) -> tuple[np.ndarray, str]:
         dissimilarity = np.clip(1 - self.evidence.similarity, 0, 1)
@@ -141,9 +153,11 @@ class _Search:
         return self._best(cuts[cuts.max(axis=1) < self.limit], method)
 
     def _best(self, partitions: np.ndarray, method: str) -> tuple[np.ndarray, str]:
-        if not len(partitions):
-            return np.zeros(self.evidence.size, int), method
-        return partitions[np.argmin(expected_losses(self.evidence.clusters, partitions, self.loss))], method
+        if self.loss.name in FROM_SIMILARITY or (self.loss.kernel, self.loss.expectation) == ("pairs", "all"):
+            losses = losses_at_similarity(self.evidence.similarity, partitions, self.loss)
+        else:
+            losses = expected_losses(self.evidence.clusters, partitions, self.loss)
+        return partitions[np.argmin(losses)], method
 
 
 def _fill(at: State, labels: np.ndarray) -> None:
@@ -176,14 +190,11 @@ def _sweep(at: State, order: np.ndarray, limit: int) -> bool:
     return moved
 
 
-def _descend(at: State, limit: int, zealous: int, rng: np.random.Generator) -> int:
-    """Sweeps and zealous updates until neither helps; the number of sweeps."""
-    size, sweeps = len(at.labels), 0
-    while sweeps < MAX_SWEEPS:
-        sweeps += 1
-        if not _sweep(at, rng.permutation(size), limit) and not _zealous(at, limit, zealous, rng):
+def _descend(at: State, limit: int, rng: np.random.Generator) -> None:
+    """Sweep until nothing moves."""
+    for _ in range(MAX_SWEEPS):
+        if not _sweep(at, rng.permutation(len(at.labels)), limit):
             break
-    return sweeps
 
 
 def _zealous(at: State, limit: int, attempts: int, rng: np.random.Generator) -> bool:

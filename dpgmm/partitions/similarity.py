@@ -110,8 +110,3 @@ class Clusters:
         shape = num_draws, len(first)
         self.draws = scipy.sparse.csr_array((np.ones(len(inverse)), indices, ends), shape=shape)
         self.weights = np.bincount(inverse, minlength=len(first)) / num_draws
-
-    def similarity(self) -> np.ndarray:
-        """`similarity_matrix` of the draws, from the distinct clusters."""
-        members = scipy.sparse.csr_array(self.members, dtype=np.float64)
-        return ((members.T * self.weights) @ members).toarray()
