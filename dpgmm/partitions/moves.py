@@ -31,8 +31,7 @@ class State:
     """Clusters 0 ... K - 1 of the observations that are in; cluster K is the empty one, where a new cluster begins.
 
     labels: ``(n,)``, -1 for an observation that is out. sizes: of the clusters. a, b, s: the sums A, B and S, where B and S
-    are one number a draw or their averages. seen: how many observations the draws are compared on. `gains` are what S gains
-    where the observation is put into each cluster, the empty one last: ``(K + 1,)`` or ``(K + 1, T)``.
+    are one number a draw or their averages. seen: how many observations the draws are compared on.
     """
 
     def __init__(self, evidence: Evidence, loss: Loss):
@@ -89,6 +88,7 @@ class State:
         return float(self._mean_value(np.array([self.a]), np.asarray(self.s)[None])[0])
 
     def gains(self, i: int) -> np.ndarray:
+        """What S gains where i, which is out, is put into each cluster, the empty one last."""
         raise NotImplementedError
 
     def _mean_value(self, a: np.ndarray, s: np.ndarray) -> np.ndarray:
@@ -141,6 +141,7 @@ class Tables(State):
             self.s = np.zeros(len(clusters.index))
 
     def gains(self, i: int) -> np.ndarray:
+        """``(K + 1, T)`` where every draw counts by itself, otherwise the mean over draws ``(K + 1,)``."""
         rows = self.ahead[: self.num + 1]
         if self.by_draw:
             return rows.take(self.evidence.of_observation[i], axis=1)
@@ -188,6 +189,7 @@ class Pairs(State):
         self.observed = np.zeros(evidence.size, bool)
 
     def gains(self, i: int) -> np.ndarray:
+        """Expected number of members of each cluster that share one with i, ``(K + 1,)``."""
         return self.sums[: self.num + 1, i].copy()
 
     def _shift(self, i: int, k: int, sign: int) -> None:
@@ -217,9 +219,9 @@ class Bound(Pairs):
     def __init__(self, evidence: Evidence, loss: Loss):
         super().__init__(evidence, loss)
         self.b = float(np.log2(self.similarity.sum(axis=1)).sum())
-        self.everyone = np.arange(evidence.size)
 
     def gains(self, i: int) -> np.ndarray:
+        """The members' terms grow, and that of i comes in: ``(K + 1,)``."""
         inside = np.flatnonzero(self.labels >= 0)
         inside = inside[inside != i]
         of = self.labels[inside]

@@ -77,7 +77,12 @@ def point_estimate(
     draws, loss = labels_of(allocations), resolve(loss)
     size = draws.shape[1]
     limit = size if max_clusters is None else max_clusters
-    for name, value, least in (("starts", starts, 0), ("max_clusters", limit, 1), ("zealous", zealous, 0), ("seed", seed, 0)):
+    for name, value, least in (
+        ("starts", starts, 0),
+        ("max_clusters", limit, 1),
+        ("zealous", zealous, 0),
+        ("seed", seed, 0),
+    ):
         if not isinstance(value, int | np.integer) or value < least:
             raise InputError(f"{name} is {value!r}; give a whole number of {least} or more")
     search = _Search(Evidence(draws), loss, min(int(limit), size), zealous, seed)
@@ -88,7 +93,9 @@ def point_estimate(
         first = {form: number for number, form in reversed(list(enumerate(forms)))}
         improved = dict(zip(first, pool.map(lambda k: search.improve(found[k][0], k), first.values()), strict=True))
     states = [improved[form] for form in forms]
-    history = tuple(run._replace(final_loss=at.value(), num_clusters=at.num) for at, (_, run) in zip(states, found, strict=True))
+    history = tuple(
+        run._replace(final_loss=at.value(), num_clusters=at.num) for at, (_, run) in zip(states, found, strict=True)
+    )
     losses = np.array([run.final_loss for run in history])
     best = int(np.flatnonzero(losses <= losses.min() + TOLERANCE * (1 + abs(losses.min())))[0])
     partition = canonical(states[best].labels)

@@ -33,13 +33,16 @@ def canonical(allocations: np.ndarray) -> np.ndarray:
     """Labels 0, 1, ... by first appearance, ``(n,)`` or ``(T, n)``, int32: equal rows are equal partitions."""
     array = np.asarray(allocations)
     rows = labels_of(np.atleast_2d(array))
-    values, dense = np.unique(rows, return_inverse=True)
-    dense = dense.reshape(rows.shape)
-    num_draws, size = rows.shape
-    first = np.full((num_draws, len(values)), size)
-    np.minimum.at(first, (np.arange(num_draws)[:, None], dense), np.arange(size))
-    rank = np.argsort(np.argsort(first, axis=1, kind="stable"), axis=1)
-    return np.take_along_axis(rank, dense, axis=1).astype(np.int32).reshape(array.shape)
+    places = np.arange(rows.shape[1])
+    order = np.argsort(rows, axis=1, kind="stable")
+    ordered = np.take_along_axis(rows, order, axis=1)
+    begins = np.pad(ordered[:, 1:] != ordered[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    # Where the label of each observation was first seen; those places, counted along the row, are the new labels.
+    first_ordered = np.take_along_axis(order, np.maximum.accumulate(np.where(begins, places, 0), axis=1), axis=1)
+    first = np.empty_like(order)
+    np.put_along_axis(first, order, first_ordered, axis=1)
+    rank = np.cumsum(first == places, axis=1) - 1
+    return np.take_along_axis(rank, first, axis=1).astype(np.int32).reshape(array.shape)
 
 
 def num_clusters(allocations: np.ndarray) -> np.ndarray:
