@@ -6,16 +6,26 @@ matrix alone, O(K) a move, and so does `Bound`, O(n).
 """
 
 import numpy as np
+import scipy.sparse
 
 from .losses import Loss
 from .similarity import Clusters, similarity_matrix
+
+TOLERANCE = 1e-12
+"""A smaller decrease of the expected loss, relative to 1 + loss, is rounding and no reason to move."""
+
+
+def slack(loss):
+    """What two equal expected losses may differ by."""
+    return TOLERANCE * (1 + np.abs(loss))
 
 
 class Evidence:
     """What all searches under the same draws read, made once.
 
     clusters: the draws' distinct clusters. similarity: ``(n, n)``. distinct: for every observation, the distinct clusters
-    that hold it and the share of draws that have each. of_observation: ``(n, T)``, the distinct cluster that holds it.
+    that hold it and the share of draws that have each; weighted: the same, sparse ``(n, U)``. of_observation: ``(n, T)``,
+    the distinct cluster that holds it.
     """
 
     def __init__(self, allocations: np.ndarray):
@@ -24,6 +34,10 @@ class Evidence:
         self.similarity = similarity_matrix(allocations)
         columns = [np.flatnonzero(column) for column in self.clusters.members.T]
         self.distinct = [(c, self.clusters.weights[c]) for c in columns]
+        index, ends = np.concatenate(columns), np.cumsum([0, *map(len, columns)])
+        self.weighted = scipy.sparse.csr_array(
+            (self.clusters.weights[index], index, ends), shape=(self.size, len(self.clusters.weights))
+        )
         self.of_observation = np.ascontiguousarray(self.clusters.index.T.astype(np.intp))
 
 
@@ -82,6 +96,25 @@ class State:
         self.sizes[k] += 1
         self.labels[i] = k
         self._shift(i, k, 1)
+
+    def movable(self, limit: int) -> np.ndarray:
+        """Observations that lower the loss by moving from the partition as it stands, all in; or all, where that is cheaper.
+
+        A move of one may make others movable, or keep them from it: they are asked again.
+        """
+        gains = self.all_gains()
+        if gains is None:
+            return np.arange(len(self.labels))
+        everyone, own = np.arange(len(self.labels)), self.labels
+        a = self.a - self.steps[self.sizes[own] - 1][:, None] + self.steps[self.sizes[: self.num + 1]]
+        a[everyone, own] = self.a
+        costs = self.loss.value(a, self.b, self.s + gains - gains[everyone, own][:, None], self.seen)
+        here = costs[everyone, own]
+        return np.flatnonzero(costs[:, :limit].min(axis=1) < here - slack(here))
+
+    def all_gains(self) -> np.ndarray | None:
+        """`gains` of every observation as if it alone were out, ``(n, K + 1)``; None where there is no fast way."""
+        return None
 
     def value(self) -> float:
         """Expected loss of the partition as it stands."""
@@ -149,6 +182,17 @@ class Tables(State):
         # Not a matrix product: its threads would fight with those of the search.
         return np.einsum("ku,u->k", rows.take(columns, axis=1), weights)
 
+    def all_gains(self) -> np.ndarray | None:
+        """By two sparse products: with the look-ups of all clusters, and with those that look back from one's own."""
+        if self.loss.expectation != "all":
+            return None
+        of, own = self.evidence.weighted, self.labels
+        found = of @ np.ascontiguousarray(self.ahead[: self.num + 1].T)
+        for k in range(self.num):
+            members = np.flatnonzero(own == k)
+            found[members, k] = of[members] @ self.steps.take(np.maximum(self.counts[k] - 1, 0))
+        return found
+
     def _shift(self, i: int, k: int, sign: int) -> None:
         columns, _ = self.evidence.distinct[i]
         counts = self.counts[k].take(columns) + sign
@@ -192,6 +236,12 @@ class Pairs(State):
         """Expected number of members of each cluster that share one with i, ``(K + 1,)``."""
         return self.sums[: self.num + 1, i].copy()
 
+    def all_gains(self) -> np.ndarray:
+        """The sums as they are, less the observation itself."""
+        found = self.sums[: self.num + 1].T.copy()
+        found[np.arange(len(found)), self.labels] -= 1
+        return found
+
     def _shift(self, i: int, k: int, sign: int) -> None:
         if sign > 0:
             self.sums[k] += self.similarity[i]
@@ -228,6 +278,19 @@ class Bound(Pairs):
         grown = np.log2(1 + self.similarity[i, inside] / self.sums[of, inside])
         own = np.log2(self.sums[: self.num + 1, i] + 1.0)
         return np.bincount(of, grown, minlength=self.num + 1) + own
+
+    def all_gains(self) -> np.ndarray:
+        """As `gains`; in one's own cluster, how much the others' terms shrink without one."""
+        everyone, own = np.arange(len(self.labels)), self.labels
+        terms = self.sums[own, everyone]
+        same = own[:, None] == own
+        np.fill_diagonal(same, False)
+        others = self.similarity / np.where(same, terms - self.similarity, terms)
+        np.fill_diagonal(others, 0)
+        found = np.log2(1 + others) @ (own[:, None] == np.arange(self.num + 1))
+        sums = self.sums[: self.num + 1].T.copy()
+        sums[everyone, own] -= 1
+        return found + np.log2(1 + np.maximum(sums, 0))
 
     def _see(self, i: int, sign: int) -> None:
         pass

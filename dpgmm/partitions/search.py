@@ -16,11 +16,9 @@ from scipy.spatial.distance import squareform
 
 from ..errors import InputError
 from .losses import FROM_SIMILARITY, Loss, expected_loss, expected_losses, losses_at_similarity, resolve
-from .moves import Evidence, State, state
+from .moves import Evidence, State, slack, state
 from .similarity import canonical, labels_of
 
-TOLERANCE = 1e-12
-"""A smaller decrease of the expected loss is rounding, and no reason to move."""
 MAX_SWEEPS = 200
 SYSTEMATIC = ("draws", "average", "complete")
 CANDIDATES = 200
@@ -97,7 +95,7 @@ def point_estimate(
         run._replace(final_loss=at.value(), num_clusters=at.num) for at, (_, run) in zip(states, found, strict=True)
     )
     losses = np.array([run.final_loss for run in history])
-    best = int(np.flatnonzero(losses <= losses.min() + TOLERANCE * (1 + abs(losses.min())))[0])
+    best = int(np.flatnonzero(losses <= losses.min() + slack(losses.min()))[0])
     partition = canonical(states[best].labels)
     value = expected_loss(draws, partition, loss)
     return PointEstimate(partition, value, loss, history[best].method, int(partition.max()) + 1, history)
@@ -183,13 +181,13 @@ def _allocate(at: State, order: np.ndarray, limit: int) -> None:
 
 
 def _sweep(at: State, order: np.ndarray, limit: int) -> bool:
-    """Reallocate every observation once. True where one has moved, which lowers the expected loss."""
+    """Reallocate the observations, one after the other. True where one has moved, which lowers the expected loss."""
     moved = False
     for i in order:
         own, gains = at.take(i)
         costs = at.costs(gains)
         best = int(np.argmin(costs[:limit]))
-        if costs[best] < costs[own] - TOLERANCE * (1 + abs(costs[own])):
+        if costs[best] < costs[own] - slack(costs[own]):
             moved = True
         else:
             best = own
@@ -200,7 +198,7 @@ def _sweep(at: State, order: np.ndarray, limit: int) -> bool:
 def _descend(at: State, limit: int, rng: np.random.Generator) -> None:
     """Sweep until nothing moves."""
     for _ in range(MAX_SWEEPS):
-        if not _sweep(at, rng.permutation(len(at.labels)), limit):
+        if not _sweep(at, rng.permutation(at.movable(limit)), limit):
             break
 
 
@@ -214,7 +212,7 @@ def _zealous(at: State, limit: int, attempts: int, rng: np.random.Generator) -> 
             at.take(i)
             at.forget(i)
         _allocate(at, members, limit)
-        if at.value() < value - TOLERANCE * (1 + abs(value)):
+        if at.value() < value - slack(value):
             return True
         _gather(at, members)
     return False
