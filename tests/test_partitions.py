@@ -123,7 +123,9 @@ def test_both_units_of_binder_and_the_first_500_draws():
 @pytest.mark.parametrize("name", [*R_NAMES, *UNEQUAL])
 def test_every_point_estimate_is_as_good_as_rs(name):
     best = TABLE.query("pkg == 'salso'")["value"][name]
-    loss = R_NAMES[name] if name in R_NAMES else partitions.unequal_costs(UNEQUAL[name][0], a := UNEQUAL[name][1], 2 - a)
+    loss = (
+        R_NAMES[name] if name in R_NAMES else partitions.unequal_costs(UNEQUAL[name][0], a := UNEQUAL[name][1], 2 - a)
+    )
     found = partitions.point_estimate(GALAXIES, loss)
     assert found.expected_loss <= best + 1e-9
     assert found.expected_loss == partitions.expected_loss(GALAXIES, found.partition, loss)
@@ -168,9 +170,9 @@ def test_losses_against_pairs_and_counted_entropies(one, two):
 @moderate
 @given(labels, labels, labels, hs.permutations(range(6)))
 def test_metrics_are_metrics_and_blind_to_labels(one, two, three, names):
-    distance = lambda a, b: float(partitions.distances(a[None], b, loss)[0])
     same = np.array_equal(partitions.canonical(one), partitions.canonical(two))
     for loss in partitions.METRICS:
+        distance = lambda a, b, loss=loss: float(partitions.distances(a[None], b, loss)[0])
         assert distance(one, one) < 1e-12
         assert (distance(one, two) < 1e-12) == same
         assert distance(one, two) == pytest.approx(distance(two, one), abs=1e-12)
@@ -253,9 +255,7 @@ def test_uncertainty_of_certain_doubtful_and_lone_observations():
     p = partitions.similarity_matrix(draws)
     found = partitions.allocation_uncertainty(p, np.array([0, 0, 1, 2]))
     np.testing.assert_allclose(found, [0, 0, 0.25, 0.25])
-    np.testing.assert_allclose(
-        partitions.allocation_uncertainty(p, np.array([0, 0, 0, 1])), [0.375, 0.375, 0.75, 0.25]
-    )
+    np.testing.assert_allclose(partitions.allocation_uncertainty(p, np.array([0, 0, 0, 1])), [0.375, 0.375, 0.75, 0.25])
 
 
 # The search.
