@@ -14,10 +14,10 @@ from ..errors import InputError
 from .credible_ball import METRICS, CredibleBall, credible_ball
 from .losses import Loss, contributions, resolve
 from .search import PointEstimate, point_estimate
-from .similarity import labels_of, num_clusters, similarity_matrix
+from .similarity import labels_of, num_clusters
 from .uncertainty import allocation_uncertainty
 
-LIMIT = 2_000
+LIMIT = 1_000
 """Observations that a similarity matrix is made for; of more, a random sample is taken, and the result says which."""
 
 
@@ -88,7 +88,7 @@ def partition(
     found = _labels(draws, allocations, group, tuple(sample_dims), int(limit), seed)
     labels = found.labels
     estimate = point_estimate(labels, loss, starts=starts, max_clusters=max_clusters, seed=seed, workers=workers)
-    similarity = similarity_matrix(labels)
+    similarity = estimate.similarity
     over = lambda values: xr.DataArray(values, dims="obs", coords={"obs": found.rows})
     counts, share = np.unique(num_clusters(labels), return_counts=True)
     mean_over_draws = {"vi_lb": "vi", "omari_approx": "omari"}.get(loss.name, loss)

@@ -21,8 +21,8 @@ from .similarity import canonical, labels_of
 
 MAX_SWEEPS = 200
 SYSTEMATIC = ("draws", "average", "complete")
-CANDIDATES = 200
-"""Draws whose expected loss is computed to find the best one: the best at the similarity matrix."""
+CANDIDATES = 50
+"""Of more draws or cuts, the loss at the similarity matrix, which costs little, chooses so many to be evaluated exactly."""
 
 
 class Run(NamedTuple):
@@ -40,7 +40,7 @@ class PointEstimate:
     """The best partition found.
 
     partition: ``(n,)`` labels by first appearance. expected_loss: in the units of `loss`, `Loss.units`. method: the start
-    that won, the first of those that tie. history: every start.
+    that won, the first of those that tie. history: every start. similarity: of the draws, ``(n, n)``.
     """
 
     partition: np.ndarray
@@ -49,6 +49,7 @@ class PointEstimate:
     method: str
     num_clusters: int
     history: tuple[Run, ...]
+    similarity: np.ndarray
 
 
 def point_estimate(
@@ -64,8 +65,9 @@ def point_estimate(
     """The partition of smallest expected loss that the search finds, for draws of labels ``(T, n)``.
 
     `starts` searches begin at random, half of them from the empty partition and half from a random one; two more begin at
-    the best cut of a hierarchical clustering of 1 - similarity (average, complete linkage; all cuts are evaluated), one
-    at the best draw. Each descends by sweeps, then tries to destroy up to `zealous` clusters. `max_clusters` bounds
+    the best cut of a hierarchical clustering of 1 - similarity (average, complete linkage), one at the best draw; of more
+    than `CANDIDATES` cuts or draws, those that are best at the similarity matrix are evaluated. Each search sweeps until no
+    single move helps; those that meet go on as one, which tries to destroy up to `zealous` clusters. `max_clusters` bounds
     the number of clusters (None: no bound). Starts run on `workers` threads (None: one a core); the result depends on
     `seed` and not on `workers`.
 
@@ -97,8 +99,15 @@ def point_estimate(
     losses = np.array([run.final_loss for run in history])
     best = int(np.flatnonzero(losses <= losses.min() + slack(losses.min()))[0])
     partition = canonical(states[best].labels)
-    value = expected_loss(draws, partition, loss)
-    return PointEstimate(partition, value, loss, history[best].method, int(partition.max()) + 1, history)
+    return PointEstimate(
+        partition=partition,
+        expected_loss=expected_loss(draws, partition, loss),
+        loss=loss,
+        method=history[best].method,
+        num_clusters=int(partition.max()) + 1,
+        history=history,
+        similarity=search.evidence.similarity,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,13 +150,12 @@ class _Search:
         return f"random {number // 2}"
 
     def _best_draw(self) -> tuple[np.ndarray, str]:
-        """Of the draws that are best at the similarity matrix, which costs little, the best under all draws."""
+        """The best draw; the one cluster of all, where every draw has more clusters than are wanted."""
         draws = np.unique(canonical(self.evidence.clusters.index), axis=0)
         draws = draws[draws.max(axis=1) < self.limit]
         if not len(draws):
             return np.zeros(self.evidence.size, int), "one cluster"
-        rank = np.argsort(losses_at_similarity(self.evidence.similarity, draws, self.loss), kind="stable")
-        return self._best(draws[rank[:CANDIDATES]], "draws")
+        return self._best(draws, "draws")
 
     def _best_cut(self, method: str) -> tuple[np.ndarray, str]:
         dissimilarity = np.clip(1 - self.evidence.similarity, 0, 1)
@@ -158,11 +166,12 @@ class _Search:
         return self._best(cuts[cuts.max(axis=1) < self.limit], method)
 
     def _best(self, partitions: np.ndarray, method: str) -> tuple[np.ndarray, str]:
+        """The partition of least expected loss; of many, among those that are best at the similarity matrix."""
+        at_similarity = losses_at_similarity(self.evidence.similarity, partitions, self.loss)
         if self.loss.name in FROM_SIMILARITY or (self.loss.kernel, self.loss.expectation) == ("pairs", "all"):
-            losses = losses_at_similarity(self.evidence.similarity, partitions, self.loss)
-        else:
-            losses = expected_losses(self.evidence.clusters, partitions, self.loss)
-        return partitions[np.argmin(losses)], method
+            return partitions[np.argmin(at_similarity)], method
+        ranked = partitions[np.argsort(at_similarity, kind="stable")[:CANDIDATES]]
+        return ranked[np.argmin(expected_losses(self.evidence.clusters, ranked, self.loss))], method
 
 
 def _fill(at: State, labels: np.ndarray) -> None:
