@@ -21,8 +21,11 @@ from .similarity import canonical, labels_of
 
 MAX_SWEEPS = 200
 SYSTEMATIC = ("draws", "average", "complete")
-CANDIDATES = 50
-"""Of more draws or cuts, the loss at the similarity matrix, which costs little, chooses so many to be evaluated exactly."""
+CANDIDATES, CANDIDATE_WORK = 50, 2e9
+"""Draws or cuts whose expected loss is computed to find the best: so many multiplications allow, or so many if that is more.
+
+Of more, the loss at the similarity matrix, which costs little, chooses.
+"""
 
 
 class Run(NamedTuple):
@@ -65,9 +68,9 @@ def point_estimate(
     """The partition of smallest expected loss that the search finds, for draws of labels ``(T, n)``.
 
     `starts` searches begin at random, half of them from the empty partition and half from a random one; two more begin at
-    the best cut of a hierarchical clustering of 1 - similarity (average, complete linkage), one at the best draw; of more
-    than `CANDIDATES` cuts or draws, those that are best at the similarity matrix are evaluated. Each search sweeps until no
-    single move helps; those that meet go on as one, which tries to destroy up to `zealous` clusters. `max_clusters` bounds
+    the best cut of a hierarchical clustering of 1 - similarity (average, complete linkage), one at the best draw; of very
+    many cuts or draws, those that are best at the similarity matrix are evaluated. Each search sweeps until no single move
+    helps; those that meet go on as one, which tries to destroy up to `zealous` clusters. `max_clusters` bounds
     the number of clusters (None: no bound). Starts run on `workers` threads (None: one a core); the result depends on
     `seed` and not on `workers`.
 
@@ -170,8 +173,10 @@ class _Search:
         at_similarity = losses_at_similarity(self.evidence.similarity, partitions, self.loss)
         if self.loss.name in FROM_SIMILARITY or (self.loss.kernel, self.loss.expectation) == ("pairs", "all"):
             return partitions[np.argmin(at_similarity)], method
-        ranked = partitions[np.argsort(at_similarity, kind="stable")[:CANDIDATES]]
-        return ranked[np.argmin(expected_losses(self.evidence.clusters, ranked, self.loss))], method
+        clusters = self.evidence.clusters
+        most = CANDIDATE_WORK / (clusters.members.size * (1 + partitions.max(axis=1).mean()))
+        ranked = partitions[np.argsort(at_similarity, kind="stable")[: max(CANDIDATES, int(most))]]
+        return ranked[np.argmin(expected_losses(clusters, ranked, self.loss))], method
 
 
 def _fill(at: State, labels: np.ndarray) -> None:
