@@ -135,6 +135,7 @@ def test_weighted_points_count_as_often_as_they_weigh():
             "no group 'prior' \\(found posterior, observed_data\\)",
         ),
         (lambda: dpgmm.partition(gaussian_tree(), limit=0), "limit is 0"),
+        (lambda: dpgmm.partition(gaussian_tree(), seed=-1), "seed is -1"),
         (
             lambda: dpgmm.partition(xr.Dataset({"z": (("a", "b"), [[1]])}), allocations="z"),
             "z has dimensions \\('a', 'b'\\).*sample_dims",

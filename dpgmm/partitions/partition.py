@@ -83,8 +83,9 @@ def partition(
     Raises `InputError` where neither allocations nor components are found, and for options out of range.
     """
     loss = resolve(loss)
-    if isinstance(limit, bool) or limit != int(limit) or limit < 1:
-        raise InputError(f"limit is {limit!r}; give a whole number of 1 or more")
+    for name, value, least in (("limit", limit, 1), ("seed", seed, 0)):
+        if not isinstance(value, int | np.integer) or value < least:
+            raise InputError(f"{name} is {value!r}; give a whole number of {least} or more")
     found = _labels(draws, allocations, group, tuple(sample_dims), int(limit), seed)
     labels = found.labels
     estimate = point_estimate(labels, loss, starts=starts, max_clusters=max_clusters, seed=seed, workers=workers)
