@@ -237,12 +237,13 @@ def _transport(inputs: Inputs, active, **options) -> Alignment:
 
 def _user(inputs: Inputs, active, *, permutations=None) -> Alignment:
     shape = inputs.num_draws, inputs.num_components
-    if np.size(permutations) != shape[0] * shape[1] or np.shape(permutations)[-1] != shape[1]:
+    given = np.empty(0) if permutations is None else np.asarray(permutations)
+    if given.size != shape[0] * shape[1] or given.shape[-1] != shape[1]:
         raise InputError(
-            f"user: permutations of shape {np.shape(permutations)}; give permutations= of shape (chain, draw, component), "
+            f"user: permutations of shape {given.shape}; give permutations= of shape (chain, draw, component), "
             f"{(inputs.posterior.sizes['chain'], inputs.posterior.sizes['draw'], shape[1])}"
         )
-    return user(np.asarray(permutations).reshape(shape))
+    return user(given.reshape(shape))
 
 
 METHODS: dict[str, Callable[..., Alignment]] = {

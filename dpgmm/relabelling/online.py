@@ -20,10 +20,10 @@ from .probabilities import FLOOR
 
 
 class StephensState(NamedTuple):
-    """``total (N, K)``, the sum of the relabelled probabilities of `count` draws."""
+    """``total (N, K)``, the sum of the relabelled probabilities of `draws` draws."""
 
     total: np.ndarray
-    count: int
+    draws: int
 
 
 class EcrState(NamedTuple):
@@ -40,7 +40,7 @@ def stephens_init(probabilities: np.ndarray) -> StephensState:
 def stephens_assign(state: StephensState, probabilities: np.ndarray) -> tuple[np.ndarray, float]:
     """Permutation ``(K,)`` of the draw against the state's mean q, and its divergence ``sum_nk p log(p / q)``, nats."""
     p = _raised(probabilities)
-    costs = -(np.log(state.total / state.count).T @ p)[None]
+    costs = -(np.log(state.total / state.draws).T @ p)[None]
     permutation = assignment.solve(costs)
     return permutation[0], float(assignment.cost(costs, permutation)[0] + xlogy(p, p).sum())
 
@@ -48,7 +48,7 @@ def stephens_assign(state: StephensState, probabilities: np.ndarray) -> tuple[np
 def stephens_step(state: StephensState, probabilities: np.ndarray) -> tuple[StephensState, np.ndarray]:
     """Assign one draw and take it into the mean: Stephens (2000), section 5.2. ``(N, K)`` to state and ``(K,)``."""
     permutation, _ = stephens_assign(state, probabilities)
-    return StephensState(state.total + _raised(probabilities)[:, permutation], state.count + 1), permutation
+    return StephensState(state.total + _raised(probabilities)[:, permutation], state.draws + 1), permutation
 
 
 def ecr_init(allocations: np.ndarray, num_components: int) -> EcrState:

@@ -23,10 +23,8 @@ def pra(
     squared distance takes the inner product's place in the assignment: the two have the same optimum where all
     components take part, but only a distance can leave some out.
     """
-    if active is None:
-        costs = -np.einsum("kc,tjc->tkj", pivot, parameters)
-    else:
-        costs = _squared_distances(parameters, pivot)
+    products = lambda: -np.einsum("kc,tjc->tkj", pivot, parameters)
+    costs = products() if active is None else _squared_distances(parameters, pivot)
     permutations = assignment.solve(costs, active, slots)
     relabelled = np.take_along_axis(parameters, permutations[..., None], axis=1)
     objective = float(np.einsum("kc,tkc->", pivot, relabelled))

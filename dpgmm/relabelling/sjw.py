@@ -48,7 +48,7 @@ def sjw(
     """
     parameters = Components(*(np.asarray(a, float) for a in (weights, means, covariances)))
     num_components = parameters.weights.shape[1]
-    exact = num_components <= permanent.LARGEST if exact is None else exact
+    summed = num_components <= permanent.LARGEST if exact is None else exact
     of = statistics(allocations, points, num_components, point_weights)
     costs = lambda theta: -log_likelihoods(of, theta)
 
@@ -56,7 +56,7 @@ def sjw(
         theta = Components(*(a.mean(axis=0) for a in parameters)) if theta is None else theta
         now = costs(theta)
         permutations = assignment.solve(now)
-        value, shares = _e_step(now, permutations, exact)
+        value, shares = _e_step(now, permutations, summed)
         # The objective is that of the parameters these permutations were found with, the reference the next ones.
         return Stage(permutations, (_m_step(parameters, shares), theta), value)
 

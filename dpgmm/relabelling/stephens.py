@@ -44,12 +44,10 @@ def stephens(
     step = lambda references: _sweep(blocks, references, 1 + len(draws))
     pivots = list(np.log(blocks.at(draws)))
     stage, history = alternation.best(step, pivots, sense=-1, max_iterations=max_iterations)
-    gaps = [
-        assignment.measured(
-            _costs(block, [stage.reference], blocks.point_weights)[0], None if active is None else active[block.part]
-        )
-        for block in blocks
-    ]
+    gaps = []
+    for block in blocks:
+        costs = _costs(block, [stage.reference], blocks.point_weights)[0]
+        gaps.append(assignment.measured(costs, None if active is None else active[block.part]))
     ambiguity, tied = (np.concatenate(a) for a in zip(*gaps, strict=True))
     return Alignment(stage.permutations, stage.objective, history, ambiguity, tied)
 
