@@ -116,9 +116,10 @@ def relabel(
     first_label
         The first component's number in ``allocations``: 1 for Stan.
     park
-        Whether components that carry no data are left out of the matching (``aic``, ``pra``, ``transport``; in the
-        other methods they hardly weigh) and of ``ambiguity``, ``ties`` and agreement. By default where no draw uses all
-        K components, so that K is a truncation and not the number of components. They are counted either way.
+        Whether components that carry no data are left out of the matching (``aic``, ``pra``, ``data_based``,
+        ``transport``; in the other methods they hardly weigh) and of ``ambiguity``, ``ties`` and agreement. By default
+        where no draw uses all K components, so that K is a truncation and not the number of components. They are
+        counted either way.
     seed
         For allocations that are drawn.
     **options
@@ -159,7 +160,7 @@ def relabel(
 
 
 def agreement(results: Mapping[str, Relabelling] | Mapping[str, Any]) -> xr.DataArray:
-    """Share of draws in which two methods give the same labelling, ``(method, other)``.
+    """Share of draws in which two methods give the same labelling, ``(result, other)``.
 
     Two labellings are the same if they differ by one permutation for all draws, which is found by one assignment. Parked
     components do not count. `results` holds `Relabelling`s, or permutations ``(..., K)``, by name.
@@ -179,7 +180,7 @@ def agreement(results: Mapping[str, Relabelling] | Mapping[str, Any]) -> xr.Data
                 both = matched[a] & matched[b]
                 shares[i, j] = shares[j, i] = _share(permutations[a], permutations[b], both)
     names = list(results)
-    return xr.DataArray(shares, coords={"method": names, "other": names}, dims=("method", "other"), name="agreement")
+    return xr.DataArray(shares, coords={"result": names, "other": names}, dims=("result", "other"), name="agreement")
 
 
 def _share(permutations: np.ndarray, others: np.ndarray, matched: np.ndarray) -> float:
