@@ -430,6 +430,18 @@ def test_online_comes_to_what_the_batch_comes_to(case, p):
     assert abs(value) < 1e-9
 
 
+def test_online_step_undoes_a_permutation(case, p):
+    """A draw in other names, a three-cycle among them, adds to the reference what the draw itself would have added."""
+    order = np.array([1, 2, 0, 4, 3])
+    state, permutation = online.stephens_step(online.stephens_init(p[0]), p[0][:, order])
+    np.testing.assert_array_equal(order[permutation], np.arange(K))
+    np.testing.assert_allclose(state.total, 2 * online.stephens_init(p[0]).total)
+    z = case["allocations"][0]
+    votes, permutation = online.ecr_step(online.ecr_init(z, K), np.argsort(order)[z])
+    np.testing.assert_array_equal(order[permutation], np.arange(K))
+    np.testing.assert_array_equal(votes.votes, 2 * online.ecr_init(z, K).votes)
+
+
 def test_a_row_that_is_no_permutation():
     with pytest.raises(InputError, match=r"draw 1 has \[0, 0\]"):
         relabelling.user(np.array([[0, 1], [0, 0]]))

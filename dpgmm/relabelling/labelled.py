@@ -109,7 +109,8 @@ def relabel(
         block of draws at a time.
     points, point_weights
         Observations ``(N,)`` or ``(N, D)`` and their weights ``(N,)``: names in ``observed_data``, or arrays. By
-        default ours, or else the only observed variable; weights are one.
+        default ours, or else the only observed variable; weights are one. Every pass evaluates all components of all
+        draws at all points: where these are very many, a few weighted ones (`dpgmm.compression`) do as well.
     log_density
         Variable (chain, draw) whose maximum is the pivot of ``ecr`` and ``pra``. By default the first there is of
         ``log_likelihood``, ``log_joint``, ``lp`` and ``lp__``.
