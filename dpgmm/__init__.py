@@ -1,19 +1,26 @@
 """Compare inference methods for Dirichlet-process Gaussian mixtures, without being fooled by component labels."""
 
-from . import datasets, diagnostics, draws, methods
+from . import datasets, diagnostics, draws, methods, partitions, relabelling
 from .data import Dataset
 from .diagnostics import diagnose
 from .errors import InputError
 from .fitting import fit
 from .loading import load_model
+from .modes import Atlas, atlas
+from .partitions import partition
 from .posterior import Components, Mixture, Posterior
+from .relabelling import relabel
+from .switching import Switching, switching
 
 __all__ = [
+    "Atlas",
     "Components",
     "Dataset",
     "InputError",
     "Mixture",
     "Posterior",
+    "Switching",
+    "atlas",
     "datasets",
     "diagnose",
     "diagnostics",
@@ -21,4 +28,9 @@ __all__ = [
     "fit",
     "load_model",
     "methods",
+    "partition",
+    "partitions",
+    "relabel",
+    "relabelling",
+    "switching",
 ]

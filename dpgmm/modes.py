@@ -1,0 +1,87 @@
+"""An atlas of modes: chains and restarts deduplicated modulo permutation of the labels."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.sparse.csgraph import connected_components
+
+from . import affinity
+from .affinity import Heaviest
+
+SAMPLE = 60
+"""Draws of a chain among which its most central one is looked for."""
+SAME = 0.03
+"""Distance (one less the affinity) below which two mixtures are the same mode."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Atlas:
+    """Modes of the chains or restarts, best first.
+
+    `mode` (chain,): number of each chain's mode; `labelling` (chain,): number of its labelling within that mode. Chains
+    of one mode and two labellings are the same answer under other names. `table`: one row a mode: log joint of its best
+    chain (nats), basin (share of chains), labellings, active components; `distance` (chain, chain): in [0, 1].
+    """
+
+    mode: np.ndarray
+    labelling: np.ndarray
+    table: pd.DataFrame
+    distance: np.ndarray
+
+
+def atlas(draws: xr.DataTree, same: float = SAME, min_weight: float = affinity.VISIBLE) -> Atlas:
+    """Group chains whose central draws lie within `same` of each other, whatever their labels (single linkage).
+
+    A chain's central draw is the one that is on average nearest to `SAMPLE` others of it: a medoid, which needs no
+    labels. A restart of gradient MAP has one draw, its mode. The distance is that of `dpgmm.affinity`; draws of one mode
+    differ by its posterior spread, so `same` must lie above that and below what sets modes apart.
+    """
+    posterior, stats = draws["posterior"].to_dataset(), draws["sample_stats"].to_dataset()
+    states, num_components = affinity.heaviest(posterior, min_weight), posterior.sizes["component"]
+    chains = np.arange(len(states.weights))
+    central = np.array([_medoid(states.at(c), num_components) for c in chains])
+    chosen = states.at((chains, central))
+    a, b = (i.ravel() for i in np.meshgrid(chains, chains, indexing="ij"))
+    matched = affinity.match(chosen.at(a), chosen.at(b), num_components)
+    distance = np.clip(1 - matched.affinity, 0, 1).reshape(len(chains), -1)
+    log_joint = stats["log_joint"].values.max(axis=1)
+    mode = _numbered(_connected(distance <= same), -log_joint)
+    labels = matched.labels.reshape(len(chains), len(chains), num_components)
+    alike = ((labels < 0) | (labels == np.arange(num_components))).all(axis=2)
+    labelling = np.zeros(len(chains), int)
+    for m in np.unique(mode):
+        within = np.flatnonzero(mode == m)
+        labelling[within] = _numbered(_connected(alike[np.ix_(within, within)]), within)
+    active = stats["active_components"].values[chains, central]
+    rows = [
+        {
+            "mode": m,
+            "log joint": log_joint[mode == m].max(),
+            "basin": (mode == m).mean(),
+            "labellings": labelling[mode == m].max() + 1,
+            "active components": active[mode == m].mean(),
+        }
+        for m in np.unique(mode)
+    ]
+    return Atlas(mode, labelling, pd.DataFrame(rows), distance)
+
+
+def _medoid(chain: Heaviest, num_components: int) -> int:
+    """Position of the draw with the highest mean affinity to others."""
+    looks = np.unique(np.linspace(0, len(chain.weights) - 1, min(SAMPLE, len(chain.weights))).astype(int))
+    a, b = (i.ravel() for i in np.meshgrid(looks, looks, indexing="ij"))
+    similar = affinity.match(chain.at(a), chain.at(b), num_components).affinity.reshape(len(looks), -1)
+    return int(looks[similar.mean(axis=1).argmax()])
+
+
+def _connected(linked: np.ndarray) -> np.ndarray:
+    """Number of each node's connected component."""
+    return connected_components(linked, directed=False)[1]
+
+
+def _numbered(groups: np.ndarray, cost: np.ndarray) -> np.ndarray:
+    """The same groups numbered by their least cost."""
+    order = sorted(np.unique(groups), key=lambda g: cost[groups == g].min())
+    return np.array([order.index(g) for g in groups])

@@ -1,0 +1,116 @@
+"""A fixed sample of the observations, and what draws say of their partition: numbers in which no label occurs."""
+
+import json
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array
+
+from . import allocations, base_measure, conjugate, partitions
+from .data import Dataset
+from .gaussian import BaseMeasure
+
+SIZE = 100
+"""Observations in the panel, evenly spaced in the order of their first coordinate."""
+PAIRS = 8
+"""Pairs of observations, an eighth of the panel apart, whose co-clustering is followed."""
+
+
+class Panel(NamedTuple):
+    """What all draws say of the panel's observations.
+
+    - `positions` (n,): which observations; `pairs` (P, 2): which of the panel.
+    - `together` (chain, draw, P): probability that the two of a pair come from one component, given the draw.
+    - `variation` (chain, draw): variation of information, bits, between the partition of the likeliest components and
+      that of the draw of highest log joint.
+    - `log_partition` (chain, draw): log posterior of that partition of the panel, parameters integrated out, nats, up
+      to a constant; None where the model's base measure is not on record.
+    - `similarity` (chain, half, n, n): mean probability of each pair to be together, in both halves of every chain.
+    """
+
+    positions: np.ndarray
+    pairs: np.ndarray
+    together: np.ndarray
+    variation: np.ndarray
+    log_partition: np.ndarray | None
+    similarity: np.ndarray
+
+    def distances(self) -> tuple[float, float]:
+        """Mean absolute difference of similarity entries: largest between two chains, largest between halves of one."""
+        chains = self.similarity.mean(axis=1)
+        between = np.abs(chains[:, None] - chains[None]).mean(axis=(2, 3)).max()
+        return float(between), float(np.abs(np.diff(self.similarity, axis=1)).mean(axis=(1, 2, 3)).max())
+
+
+def read(draws: xr.DataTree) -> Panel:
+    """The `Panel` of draws in the schema, streamed: nothing of size draws x n x components is held."""
+    posterior = sort_components(draws["posterior"].to_dataset())
+    points = draws["observed_data"].to_dataset()["points"].values
+    order = np.argsort(points[:, 0], kind="stable")
+    positions = order[np.unique(np.linspace(0, len(points) - 1, min(SIZE, len(points))).astype(int))]
+    first = np.unique(np.linspace(0, len(positions) - 1, PAIRS + 1).astype(int))
+    pairs = np.stack([first[:-1], first[1:]], axis=1) if len(first) > 1 else np.zeros((1, 2), int)
+    chains, length = posterior["weights"].shape[:2]
+    flat = [posterior[n].values.reshape(chains * length, *posterior[n].shape[2:]) for n in COMPONENTS]
+    half = 2 * (np.arange(chains * length) // length) + (np.arange(chains * length) % length >= length // 2)
+    base = _base(draws)
+    concentration = posterior["concentration"].values.ravel() if base is not None else np.zeros(chains * length)
+    together, hard, log_partition, sums = [], [], [], np.zeros((2 * chains, len(positions), len(positions)))
+    for part in allocations.chunks(chains * length, len(positions), flat[0].shape[1]):
+        p = allocations.probabilities(*(leaf[part] for leaf in flat), points[positions])
+        labels, shared = _summaries(p, pairs)
+        together.append(shared)
+        hard.append(np.asarray(labels))
+        for h in np.unique(half[part]):
+            of = p[half[part] == h]
+            sums[h] += np.einsum("tnk,tmk->nm", of, of, optimize=True)
+        if base is not None:
+            log_partition.append(_log_partition(labels, concentration[part], points[positions], base, p.shape[-1]))
+    hard, best = np.concatenate(hard), int(np.argmax(_log_joint(draws, chains * length)))
+    by_draw = lambda parts: np.concatenate(parts).reshape(chains, length, *parts[0].shape[1:])
+    return Panel(
+        positions,
+        pairs,
+        by_draw(together),
+        partitions.vi(hard, hard[best]).reshape(chains, length),
+        by_draw(log_partition) if log_partition else None,
+        (sums / np.maximum(np.bincount(half, minlength=2 * chains), 1)[:, None, None]).reshape(chains, 2, *sums.shape[1:]),
+    )
+
+
+COMPONENTS = "weights", "means", "covariances"
+
+
+def sort_components(posterior: xr.Dataset) -> xr.Dataset:
+    """Components of every draw by weight, then mean: sums over them are then the same to the last bit for any labels."""
+    order = np.lexsort((posterior["means"].values[..., 0], posterior["weights"].values), axis=-1)
+    take = lambda a: np.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 3)), axis=2)
+    return posterior.assign({n: (posterior[n].dims, take(posterior[n].values)) for n in COMPONENTS})
+
+
+def _log_joint(draws: xr.DataTree, length: int) -> np.ndarray:
+    stats = draws["sample_stats"].to_dataset() if "sample_stats" in draws.children else {}
+    return stats["log_joint"].values.ravel() if "log_joint" in stats else np.zeros(length)
+
+
+def _base(draws: xr.DataTree) -> BaseMeasure | None:
+    """The base measure that the attributes record, where the model has ours and a concentration."""
+    options = json.loads(draws.attrs.get("options", "{}")).get("model", {})
+    if "concentration" not in draws["posterior"].data_vars or not {"component_scale", "df", "kappa"} <= set(options):
+        return None
+    observed = draws["observed_data"].to_dataset()
+    data = Dataset(observed["points"].values, observed["point_weights"].values)
+    return base_measure.scaled_to(data, options["component_scale"], options["df"], options["kappa"])
+
+
+@jax.jit
+def _summaries(p: Array, pairs: np.ndarray) -> tuple[Array, Array]:
+    return jnp.argmax(p, axis=-1), jnp.sum(p[:, pairs[:, 0]] * p[:, pairs[:, 1]], axis=-1)
+
+
+def _log_partition(labels: Array, concentration: np.ndarray, points: np.ndarray, base: BaseMeasure, num: int):
+    one = lambda z, a: conjugate.log_posterior(jax.nn.one_hot(z, num, dtype=points.dtype), points, a, base)
+    return jax.jit(lambda z, a: jax.lax.map(lambda za: one(*za), (z, a), batch_size=256))(labels, concentration)

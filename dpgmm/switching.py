@@ -1,0 +1,123 @@
+"""How often labels switch: within a chain, between chains, along an optimiser's path and across restarts, on one scale."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from . import affinity
+from .affinity import Heaviest
+from .errors import InputError
+
+LOOKS = 200
+"""States of a chain, evenly spaced, at which it is compared with the other chains and with the reference."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Switching:
+    """Label switching among visible components, of draws (`what` "draws") or of an optimiser's path ("path").
+
+    - `per_chain` (chain,): switches per 1,000 steps. A switch is a step after which the best assignment of components to
+      those of the step before gives some component another label. Steps of a path are the optimiser's.
+    - `different_pairs`: share of pairs of chains, over states, in which the same components have other labels; NaN
+      for one chain.
+    - `labellings`, `entropy` (bits): distinct labellings of the reference's components, and the entropy of their
+      distribution over states of all chains; the reference is the state of highest log joint (a path's: the last of the
+      chain of lowest loss).
+    - `steps_between`: draws or steps between the states that were looked at; between two, switches go unseen.
+    """
+
+    what: str
+    per_chain: np.ndarray
+    different_pairs: float
+    labellings: int
+    entropy: float
+    steps_between: float
+
+    @property
+    def per_1000(self) -> float:
+        """Switches per 1,000 steps, mean over chains."""
+        return float(self.per_chain.mean())
+
+    def row(self) -> dict[str, float | int | str]:
+        """One row of a table."""
+        return {
+            "of": self.what,
+            "switches per 1,000 steps": self.per_1000,
+            "chain pairs labelled differently": self.different_pairs,
+            "distinct labellings": self.labellings,
+            "entropy (bits)": self.entropy,
+        }
+
+
+def switching(draws: xr.DataTree, min_weight: float = affinity.VISIBLE) -> list[Switching]:
+    """Label switching of the draws and, where there is one, of the optimiser's path; components of `min_weight` or more.
+
+    Components of two states are told apart by `dpgmm.affinity`: no data, no units and no order of the labels enter.
+    Raises `InputError` where there is no component of that weight.
+    """
+    posterior = draws["posterior"].to_dataset()
+    log_joint = draws["sample_stats"].to_dataset()["log_joint"].values
+    found = [_of("draws", posterior, np.unravel_index(log_joint.argmax(), log_joint.shape), 1.0, min_weight)]
+    if "optimisation" in draws.children:
+        path = draws["optimisation"].to_dataset()
+        best = int(np.argmin([row[np.isfinite(row)][-1] for row in path["loss"].values])), path.sizes["snapshot"] - 1
+        spacing = float(np.diff(path["snapshot_step"].values).mean()) if path.sizes["snapshot"] > 1 else 1.0
+        found.append(_of("path", path, best, spacing, min_weight))
+    return found
+
+
+def table(draws: xr.DataTree, min_weight: float = affinity.VISIBLE) -> pd.DataFrame:
+    """`switching` as a table, one row for the draws and one for the path."""
+    return pd.DataFrame([found.row() for found in switching(draws, min_weight)])
+
+
+def _of(what: str, group: xr.Dataset, reference, steps_between: float, min_weight: float) -> Switching:
+    """`reference` is the position (chain, state) of the state that labellings are named by."""
+    if not (group["weights"].values >= min_weight).any():
+        raise InputError(f"no component of the {what} has a weight of {min_weight} or more: lower min_weight")
+    states, num_components = affinity.heaviest(group, min_weight), group.sizes["component"]
+    num_chains, length = states.weights.shape[:2]
+    looks = np.unique(np.linspace(0, length - 1, min(LOOKS, length)).astype(int))
+    some = states.at((slice(None), looks))
+    return Switching(
+        what,
+        np.array([_switches(states.at(c), num_components) for c in range(num_chains)]) * 1000 / steps_between,
+        _pairs(some, num_components),
+        *_labellings(some, states.at(reference), num_components),
+        steps_between,
+    )
+
+
+def _switches(chain: Heaviest, num_components: int) -> float:
+    """Switches per step of one chain of states."""
+    if len(chain.weights) < 2:
+        return 0.0
+    return float(_renamed(affinity.match(chain.at(slice(-1)), chain.at(slice(1, None)), num_components).labels).mean())
+
+
+def _renamed(labels: np.ndarray) -> np.ndarray:
+    """Whether any matched component has another label than its own, ``(T, K)`` to ``(T,)``."""
+    return ((labels >= 0) & (labels != np.arange(labels.shape[1]))).any(axis=1)
+
+
+def _pairs(states: Heaviest, num_components: int) -> float:
+    chains = range(len(states.weights))
+    renamed = [
+        _renamed(affinity.match(states.at(a), states.at(b), num_components).labels).mean()
+        for a in chains
+        for b in chains
+        if a < b
+    ]
+    return float(np.mean(renamed)) if renamed else float("nan")
+
+
+def _labellings(states: Heaviest, reference: Heaviest, num_components: int) -> tuple[int, float]:
+    """Number of distinct labellings of the reference's components over the states, and their entropy in bits."""
+    flat = Heaviest(*(leaf.reshape(-1, *leaf.shape[2:]) for leaf in states))
+    repeated = Heaviest(*(np.broadcast_to(leaf, (len(flat.weights), *leaf.shape)) for leaf in reference))
+    names = affinity.match(repeated, flat, num_components).labels[:, reference.labels[reference.weights > 0]]
+    counts = np.unique(names, axis=0, return_counts=True)[1]
+    shares = counts / counts.sum()
+    return len(counts), float(max(0.0, -(shares * np.log2(shares)).sum()))
