@@ -42,7 +42,9 @@ def heaviest(dataset: xr.Dataset, min_weight: float = VISIBLE) -> Heaviest:
     """Components of a group in the schema, M the largest number of visible ones in any of its mixtures."""
     weights = dataset["weights"].values
     order = np.argsort(-weights, axis=-1, kind="stable")[..., : max(1, (weights >= min_weight).sum(-1).max())]
-    take = lambda a: np.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - weights.ndim)), weights.ndim - 1)
+    take = lambda a: np.take_along_axis(
+        a, order.reshape(order.shape + (1,) * (a.ndim - weights.ndim)), weights.ndim - 1
+    )
     taken = take(weights)
     return Heaviest(
         order, np.where(taken >= min_weight, taken, 0.0), *(take(dataset[n].values) for n in ("means", "covariances"))

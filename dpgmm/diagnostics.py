@@ -1,6 +1,7 @@
 """Diagnostics that do not depend on labels, the raw ones beside them, and a verdict in words."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,22 +11,30 @@ import pandas as pd
 import xarray as xr
 from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
 
-from . import mixture
+from . import mixture, panel, r_star
+from .affinity import VISIBLE
+from .errors import InputError
 
 THRESHOLD = 1.05
 """R-hat above which a quantity counts as not mixed (rank-normalised split R-hat, Vehtari et al. 2021)."""
 GRID = 32
-VISIBLE = 1e-3
-"""Posterior mean weight below which a sorted component is not reported."""
+REPEATED = 0.5
+"""Share of steps without any change from which on a chain counts as stuck."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """`table`: one row a quantity, kind invariant or raw; `verdict` in words; `explanation`: one sentence with numbers."""
+    """What `diagnose` found.
+
+    `table`: one row a quantity, kind invariant or raw; `verdict` in words; `explanation`: one sentence with numbers;
+    `chains`: numbers about the chains as a whole, by name: largest distance of similarity matrices between two chains
+    and between the halves of one, R* with its standard error, and the largest share of steps without any change.
+    """
 
     table: pd.DataFrame
     verdict: str
     explanation: str
+    chains: dict[str, float]
 
     def worst(self, kind: str) -> tuple[str, float]:
         """Name and value of the largest R-hat of a kind; ("", nan) where there is none."""
@@ -33,25 +42,39 @@ class Diagnosis:
         return (str(r_hat.idxmax()), float(r_hat.max())) if len(r_hat) else ("", float("nan"))
 
 
-def diagnose(draws: xr.DataTree) -> Diagnosis:
+def diagnose(draws: xr.DataTree, superchains: Sequence[int] | None = None) -> Diagnosis:
     """R-hat, ESS and MCSE of label-invariant quantities and of the raw components, and the verdict.
 
     Verdicts: converged; converged up to labels (raw R-hat far above 1, invariants fine); chains in different modes (each
-    chain stationary by itself); not converged. A point estimate has no R-hat. Independent draws of several guides are
-    compared as chains, and the verdict says so.
+    chain stationary by itself); not converged, where a chain is stuck, chains drift, or R* can tell chains apart that
+    R-hat cannot. A point estimate has no R-hat. Independent draws of several guides are compared as chains, and the
+    verdict says so. For many short chains, `superchains` gives each chain's group (chains of one group share a start), and
+    R-hat is the nested one (Margossian et al. 2024). Raises `InputError` for groups that do not fit the chains.
     """
-    quantities = {("invariant", name): v for name, v in invariants(draws).items()}
+    seen = panel.read(draws)
+    quantities = {("invariant", name): v for name, v in invariants(draws, seen).items()}
     quantities |= {("raw", name): v for name, v in _raw(draws).items()}
-    chains = draws["posterior"].sizes["chain"]
+    num_chains, length = draws["posterior"].sizes["chain"], draws["posterior"].sizes["draw"]
+    of_r_hat = r_hat if superchains is None else _nested(superchains, num_chains)
     point = bool(draws.attrs.get("point_estimate", 0))
-    rows = [{"quantity": name, "kind": kind, **_row(v, point or chains < 2)} for (kind, name), v in quantities.items()]
+    rows = [
+        {"quantity": name, "kind": kind, **_row(v, point or num_chains < 2, of_r_hat)}
+        for (kind, name), v in quantities.items()
+    ]
     table = pd.DataFrame(rows).set_index("quantity")
-    return Diagnosis(table, *_verdict(table, quantities, point, chains, draws.attrs.get("method", "")))
+    invariant = {name: v for (kind, name), v in quantities.items() if kind == "invariant"}
+    chains = {} if point or num_chains < 2 or length < 4 else _chains(invariant, table, seen)
+    method = draws.attrs.get("method", "")
+    return Diagnosis(table, *_verdict(table, invariant, chains, point, num_chains, method), chains)
 
 
-def invariants(draws: xr.DataTree) -> dict[str, np.ndarray]:
-    """Label-invariant quantities ``(chain, draw)`` by name, bit for bit the same however the labels are permuted."""
-    stats, posterior = draws["sample_stats"].to_dataset(), draws["posterior"].to_dataset()
+def invariants(draws: xr.DataTree, seen: panel.Panel | None = None) -> dict[str, np.ndarray]:
+    """Label-invariant quantities ``(chain, draw)`` by name, bit for bit the same however the labels are permuted.
+
+    `seen` is `panel.read(draws)`, where it is at hand.
+    """
+    posterior = draws["posterior"].to_dataset()
+    stats = draws["sample_stats"].to_dataset() if "sample_stats" in draws.children else {}
     found = {
         n: stats[n].values.astype(float) for n in ("log_joint", "log_likelihood", "active_components") if n in stats
     }
@@ -61,7 +84,12 @@ def invariants(draws: xr.DataTree) -> dict[str, np.ndarray]:
     visible = ordered.mean(axis=(0, 1)) > VISIBLE
     found |= {f"weight, {k + 1}. largest": ordered[..., k] for k in np.flatnonzero(visible)}
     density, places = predictive_density(draws)
-    return found | {f"predictive density at {place}": density[..., i] for i, place in enumerate(places)}
+    found |= {f"predictive density at {place}": density[..., i] for i, place in enumerate(places)}
+    seen = panel.read(draws) if seen is None else seen
+    pairs = seen.positions[seen.pairs]
+    found |= {f"co-clustering of points {i} and {j}": seen.together[..., n] for n, (i, j) in enumerate(pairs)}
+    found["VI to the best draw's partition"] = seen.variation
+    return found | ({} if seen.log_partition is None else {"log partition posterior": seen.log_partition})
 
 
 def predictive_density(draws: xr.DataTree, points: np.ndarray | None = None) -> tuple[np.ndarray, list[str]]:
@@ -73,10 +101,8 @@ def predictive_density(draws: xr.DataTree, points: np.ndarray | None = None) -> 
     data = draws["observed_data"].to_dataset()["points"].values
     if points is None:
         points = np.linspace(data.min(), data.max(), GRID)[:, None] if data.shape[1] == 1 else _rows(data)
-    # Sorting the components first makes the sum the same to the last bit for every labelling.
-    order = np.lexsort((posterior["means"].values[..., 0], posterior["weights"].values), axis=-1)
-    arrays = [posterior[n].values for n in ("weights", "means", "covariances")]
-    w, m, c = (np.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 3)), axis=2) for a in arrays)
+    ordered = panel.sort_components(posterior)
+    w, m, c = (ordered[n].values for n in panel.COMPONENTS)
 
     def one(draw):
         weights, means, covariances = draw
@@ -143,7 +169,7 @@ def _rows(data: np.ndarray) -> np.ndarray:
     return data[np.unique(np.linspace(0, len(data) - 1, GRID).astype(int))]
 
 
-def _row(values: np.ndarray, without_r_hat: bool) -> dict[str, float]:
+def _row(values: np.ndarray, without_r_hat: bool, of_r_hat: Callable) -> dict[str, float]:
     nan = float("nan")
     row = {"mean": values.mean(), "sd": values.std(), "mcse_mean": nan, "ess_bulk": nan, "ess_tail": nan, "r_hat": nan}
     if values.shape[1] < 4:
@@ -157,7 +183,7 @@ def _row(values: np.ndarray, without_r_hat: bool) -> dict[str, float]:
             "mcse_mean": _scalar(array_stats.mcse(values)),
             "ess_bulk": _scalar(array_stats.ess(values, method="bulk")),
             "ess_tail": _scalar(array_stats.ess(values, method="tail", prob=(0.05, 0.95))),
-            "r_hat": r_hat(values),
+            "r_hat": of_r_hat(values),
         }
     return row | ({"r_hat": nan} if without_r_hat else {})
 
@@ -177,23 +203,58 @@ def _halves(chain: np.ndarray) -> float:
     return r_hat(np.stack([chain[:half], chain[-half:]]))
 
 
-def _verdict(table, quantities, point, chains, method) -> tuple[str, str]:
+def _nested(superchains: Sequence[int], num_chains: int) -> Callable[[np.ndarray], float]:
+    """Nested R-hat of ``(chain, draw)``, for chains grouped as `superchains` says."""
+    sizes = np.unique(list(superchains), return_counts=True)[1]
+    if len(superchains) != num_chains or len(sizes) < 2 or sizes.min() != sizes.max() or sizes.min() < 2:
+        raise InputError(
+            f"superchains {list(superchains)} for {num_chains} chains: give each chain's group, two groups or more of "
+            "two chains or more, all of one size"
+        )
+    return lambda values: _scalar(array_stats.rhat_nested(values, superchain_ids=list(superchains)))
+
+
+def _chains(invariant: dict[str, np.ndarray], table: pd.DataFrame, seen: panel.Panel) -> dict[str, float]:
+    """The numbers of `Diagnosis.chains`."""
+    between, within = seen.distances()
+    features = np.stack(list(invariant.values()), axis=-1)
+    ess = table.loc[table["kind"] == "invariant", "ess_bulk"].min()
+    star, error = r_star.r_star(features, ess)
+    still = (np.diff(features, axis=1) == 0).all(axis=2).mean(axis=1).max()
+    return {
+        "similarity, largest distance between two chains": between,
+        "similarity, largest distance between halves of a chain": within,
+        "R*": star,
+        "R*, standard error": error,
+        "largest share of steps without any change": float(still),
+    }
+
+
+def _verdict(table, invariant, chains, point, num_chains, method) -> tuple[str, str]:
     if point:
         return "point estimate", "A mode, not a posterior: R-hat, ESS and MCSE do not apply."
-    if chains < 2:
+    if num_chains < 2:
         return "one chain", "One chain says nothing about the others: run at least two."
     inner, raw = (table.loc[table["kind"] == kind, "r_hat"] for kind in ("invariant", "raw"))
     numbers = f"worst R-hat of an invariant {inner.max():.3f} ({inner.idxmax()}), of a raw weight {raw.max():.2f}"
-    if inner.max() < THRESHOLD:
-        verdict = "converged" if raw.max() < THRESHOLD else "converged up to labels"
-    else:
-        bad = [
-            v for (kind, name), v in quantities.items() if kind == "invariant" and table.loc[name, "r_hat"] >= THRESHOLD
-        ]
-        drift = max((_halves(chain) for v in bad for chain in v if np.ptp(chain) > 0), default=1.0)
-        verdict = "chains in different modes" if drift < 2 * THRESHOLD - 1 else "not converged"
-        numbers += f"; worst split R-hat within a chain {drift:.3f}"
     if method == "svi":
         same = "agree" if inner.max() < THRESHOLD else "differ"
-        return f"restarts {same}", f"Independent draws of {chains} guides: {numbers}."
-    return verdict, numbers[0].upper() + numbers[1:] + "."
+        return f"restarts {same}", f"Independent draws of {num_chains} guides: {numbers}."
+    verdict, evidence = _of_chains(inner, raw, invariant, chains)
+    return verdict, numbers[0].upper() + numbers[1:] + evidence + "."
+
+
+def _of_chains(inner: pd.Series, raw: pd.Series, invariant, chains: dict[str, float]) -> tuple[str, str]:
+    """Verdict on a sampler's chains, and the evidence beside R-hat."""
+    still = chains.get("largest share of steps without any change", 0.0)
+    if still > REPEATED:
+        return "not converged: a chain is stuck", f"; a chain does not move in {still:.0%} of its steps"
+    if inner.max() >= THRESHOLD:
+        apart = [invariant[name] for name, value in inner.items() if value >= THRESHOLD]
+        drift = max((_halves(chain) for v in apart for chain in v if np.ptp(chain) > 0), default=1.0)
+        within = f"; worst split R-hat within a chain {drift:.3f}"
+        return ("chains in different modes" if drift < 2 * THRESHOLD - 1 else "not converged: chains drift"), within
+    if chains and chains["R*"] - 4 * chains["R*, standard error"] > 1:
+        told = f"; yet R* {chains['R*']:.2f} (standard error {chains['R*, standard error']:.2f}) tells the chains apart"
+        return "not converged: chains can be told apart", told
+    return ("converged" if raw.max() < THRESHOLD else "converged up to labels"), ""

@@ -77,7 +77,9 @@ def read(draws: xr.DataTree) -> Panel:
         by_draw(together),
         partitions.vi(hard, hard[best]).reshape(chains, length),
         by_draw(log_partition) if log_partition else None,
-        (sums / np.maximum(np.bincount(half, minlength=2 * chains), 1)[:, None, None]).reshape(chains, 2, *sums.shape[1:]),
+        (sums / np.maximum(np.bincount(half, minlength=2 * chains), 1)[:, None, None]).reshape(
+            chains, 2, *sums.shape[1:]
+        ),
     )
 
 
@@ -112,5 +114,6 @@ def _summaries(p: Array, pairs: np.ndarray) -> tuple[Array, Array]:
 
 
 def _log_partition(labels: Array, concentration: np.ndarray, points: np.ndarray, base: BaseMeasure, num: int):
-    one = lambda z, a: conjugate.log_posterior(jax.nn.one_hot(z, num, dtype=points.dtype), points, a, base)
+    x = jnp.asarray(points)
+    one = lambda z, a: conjugate.log_posterior(jax.nn.one_hot(z, num, dtype=x.dtype), x, a, base)
     return jax.jit(lambda z, a: jax.lax.map(lambda za: one(*za), (z, a), batch_size=256))(labels, concentration)
