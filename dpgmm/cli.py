@@ -1,4 +1,4 @@
-"""The command line: `dpgmm compare`, `fit`, `diagnose`, `study`, `list`."""
+"""The command line: `dpgmm compare`, `fit`, `diagnose`, `relabel`, `partition`, `study`, `list`."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import data, datasets, diagnostics, draws, loading, methods, report
+from . import data, datasets, diagnostics, draws, labelling, loading, methods, partitions, relabelling, report
 from .errors import InputError
 from .fitting import fit as fit_posterior
 
@@ -115,6 +115,47 @@ def diagnose(file: Annotated[Path, typer.Argument(help="A .nc file of draws.")])
     diagnosis = diagnostics.diagnose(tree)
     _print_table(diagnosis.table.reset_index(), "Diagnostics")
     _show(tree, diagnosis)
+
+
+@app.command()
+def relabel(
+    file: Annotated[Path, typer.Argument(help="A .nc file of draws.")],
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(relabelling.METHODS)}.")] = "ecr_iterative_1",
+    out: Annotated[Path | None, typer.Option(help="File to write; by default FILE with -relabelled.")] = None,
+) -> None:
+    """Give the components of all draws one labelling, and save the aligned draws."""
+    tree = draws.load(file)
+    few = labelling.few_points(tree)
+    found = relabelling.relabel(tree, method, points=few.points, point_weights=few.weights)
+    path = draws.save(found.draws, out or file.with_name(f"{file.stem}-relabelled.nc"))
+    if tree["posterior"].sizes["draw"] >= 4:
+        _print_table(labelling.r_hats(tree, found), f"Components, relabelled by {found.method}")
+    console.print(f"Objective {found.objective:,.6g}; {found.ties} draws with several permutations equally good.")
+    console.print(f"Saved {path}")
+
+
+@app.command()
+def partition(
+    file: Annotated[Path, typer.Argument(help="A .nc file of draws.")],
+    loss: Annotated[str, typer.Option(help=f"One of {', '.join(partitions.LOSSES)}.")] = "vi",
+    limit: Annotated[int, typer.Option(min=2, help="Observations at most; of more, a random sample.")] = 1_000,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write; by default FILE with -partition.")] = None,
+) -> None:
+    """The partition of least expected loss under the draws, its credible ball, and who is sure of what."""
+    found = partitions.partition(draws.load(file), loss, limit=limit, seed=seed)
+    columns = {"observation": found.observations, "cluster": found.partition.values}
+    frame = pd.DataFrame(columns | {"uncertainty": found.uncertainty.values})
+    path = out or file.with_name(f"{file.stem}-partition.csv")
+    frame.to_csv(path, index=False)
+    table = frame.groupby("cluster").agg(observations=("cluster", "size"), mean_uncertainty=("uncertainty", "mean"))
+    _print_table(table.reset_index(), f"Partition of least expected {loss}")
+    ball = found.credible_ball
+    console.print(f"{found.num_clusters} clusters; expected loss {found.expected_loss:.6g} {found.units}.")
+    console.print(f"{ball.level:.0%} credible ball ({ball.loss.name}): radius {ball.radius:.4g} {ball.loss.units}.")
+    for note in found.notes:
+        console.print(f"Note: {note}.")
+    console.print(f"Saved {path}")
 
 
 @app.command("list")
@@ -217,7 +258,9 @@ def _leave(folder: Path, trees: dict, settings: dict[str, Any]) -> None:
         "compression_records": {n: json.loads(t.attrs["compression"]) for n, t in trees.items()},
     }
     (folder / "run.json").write_text(json.dumps(run, indent=1))
-    path = report.write(folder / "report.html", trees, found, run)
+    with console.status("labels and report"):
+        labels = {name: labelling.study(tree) for name, tree in trees.items()}
+        path = report.write(folder / "report.html", trees, found, labels, run)
     _print_table(summary.set_index("method").T.reset_index(names=""), "One model, several methods")
     for name, tree in trees.items():
         _show(tree, found[name])

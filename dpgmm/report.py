@@ -7,29 +7,81 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from . import diagnostics, plots
+from . import diagnostics, label_plots, labelling, plots
 from .draws import answer
+from .labelling import Labelling
+from .partitions import num_clusters
+from .partitions.partition import Partition
 
 
 def write(
-    path: Path, trees: dict[str, xr.DataTree], found: dict[str, diagnostics.Diagnosis], run: dict[str, Any]
+    path: Path,
+    trees: dict[str, xr.DataTree],
+    found: dict[str, diagnostics.Diagnosis],
+    labels: dict[str, Labelling],
+    run: dict[str, Any],
 ) -> Path:
-    """Write the report of the methods in `trees`, their diagnoses and the settings in `run`. Returns the path."""
+    """Write the report of the methods in `trees`: diagnoses, what became of labels, and the settings in `run`."""
+    return render("report.html.j2", path, **_content(trees, found, labels, run))
+
+
+def render(template: str, path: Path, **content: Any) -> Path:
+    """Write a page of dpgmm/templates, whole or not at all. Returns the path."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("dpgmm"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("dpgmm"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    page = environment.get_template("report.html.j2").render(**_content(trees, found, run))
+    page = environment.get_template(template).render(**content)
     partial = path.with_suffix(".partial")
     partial.write_text(page, encoding="utf-8")
     return partial.replace(path)
 
 
+def label_section(tree: xr.DataTree, labels: Labelling) -> dict[str, Any]:
+    """What the macro `labels` of templates/macros.html.j2 shows of one method."""
+    relabelled, found = labels.relabelling, labels.partition
+    moved = "optimisation" in tree.children
+    return {
+        "switching": [s.row() for s in labels.switching],
+        "atlas": _records(labels.atlas.table.head(8)),
+        "num_modes": len(labels.atlas.table),
+        "num_chains": len(labels.atlas.mode),
+        "bump": png(label_plots.ranks_along_path(tree)) if moved else None,
+        "trades": labelling.rank_changes(tree) if moved else None,
+        "r_hat": _records(labels.r_hat) if labels.r_hat is not None else None,
+        "permutations": png(label_plots.permutations(relabelled)) if relabelled else None,
+        "traces": png(label_plots.traces(tree, relabelled)) if relabelled else None,
+        "ranks": png(label_plots.traces(tree, relabelled, ranks=True)) if relabelled else None,
+        "relabelled_by": relabelled.method if relabelled else None,
+        "ties": relabelled.ties if relabelled else None,
+        "partition": _partition(found) if found else None,
+    }
+
+
+def _partition(found: Partition) -> dict[str, Any]:
+    ball = found.credible_ball
+    return {
+        "picture": png(label_plots.similarity(found)),
+        "sizes": sorted(np.bincount(found.partition.values).tolist(), reverse=True),
+        "clusters": found.num_clusters,
+        "loss": found.expected_loss,
+        "units": found.units,
+        "radius": ball.radius,
+        "extremes": (num_clusters(ball.upper).min(), num_clusters(ball.lower).max()),
+        "level": ball.level,
+        "notes": found.notes,
+    }
+
+
 def _content(
-    trees: dict[str, xr.DataTree], found: dict[str, diagnostics.Diagnosis], run: dict[str, Any]
+    trees: dict[str, xr.DataTree],
+    found: dict[str, diagnostics.Diagnosis],
+    labels: dict[str, Labelling],
+    run: dict[str, Any],
 ) -> dict[str, Any]:
     first = next(iter(trees.values()))
     paths = {name: tree for name, tree in trees.items() if "optimisation" in tree.children}
@@ -43,28 +95,30 @@ def _content(
         "summary": _records(pd.DataFrame(rows).set_index("method").T.reset_index(names="")),
         "verdicts": {name: (d.verdict, d.explanation) for name, d in found.items()},
         "colours": {name: plots.colour(name) for name in trees},
-        "fits": _png(plots.fits(trees)),
+        "fits": png(plots.fits(trees)),
         "components": {name: _records(diagnostics.sorted_components(tree)) for name, tree in answers.items()},
         "of": {name: "best restart" if name in paths else "all chains" for name in trees},
         "training": _training(trees["map"]) if "map" in paths else None,
-        "paths": {name: _png(plots.paths(tree)) for name, tree in paths.items()},
+        "paths": {name: png(plots.paths(tree)) for name, tree in paths.items()},
         "tables": {name: _both(d) for name, d in found.items() if bool(d.table["r_hat"].notna().to_numpy().any())},
         "traces": _traces(trees, found),
-        "active": _png(plots.active(trees)),
+        "active": png(plots.active(trees)),
+        "chains": {name: d.chains for name, d in found.items() if d.chains},
+        "labels": {name: label_section(tree, labels[name]) for name, tree in trees.items() if name in labels},
         "certificates": {name: json.loads(tree.attrs["compression"]) for name, tree in trees.items()},
         "run": json.dumps(run, indent=1),
     }
 
 
 def _training(tree: xr.DataTree) -> dict[str, Any]:
-    frames = [(step, _png(canvas, 80)) for step, canvas in plots.frames(tree)]
+    frames = [(step, png(canvas, 80)) for step, canvas in plots.frames(tree)]
     counts = tree["sample_stats"].to_dataset()["active_components"].values
     weights = tree["posterior"].to_dataset()["weights"].values[plots.best_chain(tree), -1]
     return {
         "frames": [picture for _, picture in frames],
         "steps": [step for step, _ in frames],
-        "loss": _png(plots.loss(tree)),
-        "weights": _png(plots.final_weights(tree)),
+        "loss": png(plots.loss(tree)),
+        "weights": png(plots.final_weights(tree)),
         "restarts": tree["posterior"].sizes["chain"],
         "active": (int(counts.min()), int(counts.max())),
         "components": len(weights),
@@ -77,7 +131,7 @@ def _traces(trees: dict[str, xr.DataTree], found: dict[str, diagnostics.Diagnosi
         return None
     diagnosis = found["nuts"]
     return {
-        "picture": _png(plots.traces(trees["nuts"])),
+        "picture": png(plots.traces(trees["nuts"])),
         "raw": diagnosis.worst("raw"),
         "invariant": diagnosis.worst("invariant"),
         "chains": trees["nuts"]["posterior"].sizes["chain"],
@@ -99,7 +153,8 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
 
 
-def _png(canvas: Figure, dpi: int = 130) -> str:
+def png(canvas: Figure, dpi: int = 130) -> str:
+    """The figure as base64 PNG, for an address that begins data:."""
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,85 @@
+"""All about the labels of one set of draws: how often they switch, what relabelling mends, what needs no labels at all."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from . import diagnostics, draws
+from .affinity import VISIBLE
+from .compression import compress
+from .data import Dataset
+from .modes import Atlas, atlas
+from .partitions import partition
+from .partitions.partition import Partition
+from .relabelling import relabel
+from .relabelling.labelled import Relabelling
+from .switching import Switching, switching
+
+FEW = 400
+"""Observations that relabelling looks at, where there are more and they cannot be compressed; and the partition's."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Labelling:
+    """`switching` of draws and path, `atlas` of modes; for a sampler with two draws or more also:
+
+    `relabelling`, by `ecr_iterative_1`; `r_hat`: one row for each relabelled visible component, R-hat of its weight and
+    mean raw (the label in its place) and relabelled; `partition`: the estimate of least expected variation of
+    information, of at most `FEW` observations.
+    """
+
+    switching: list[Switching]
+    atlas: Atlas
+    relabelling: Relabelling | None
+    r_hat: pd.DataFrame | None
+    partition: Partition | None
+
+
+def study(tree: xr.DataTree, method: str = "ecr_iterative_1") -> Labelling:
+    """The `Labelling` of draws in our schema. Draws of an optimiser's restarts are neither relabelled nor partitioned."""
+    switches, modes = switching(tree), atlas(tree)
+    if "optimisation" in tree.children:
+        return Labelling(switches, modes, None, None, None)
+    points = few_points(tree)
+    relabelled = relabel(tree, method, points=points.points, point_weights=points.weights)
+    return Labelling(switches, modes, relabelled, r_hats(tree, relabelled), partition(tree, "vi", limit=FEW))
+
+
+def few_points(tree: xr.DataTree) -> Dataset:
+    """Few weighted points that stand for the observed ones: a compression where D = 1, else evenly spaced rows."""
+    observed = tree["observed_data"].to_dataset()
+    data = Dataset(observed["points"].values, observed["point_weights"].values)
+    if data.size <= FEW:
+        return data
+    if data.dim == 1:
+        return compress(data)
+    rows = np.linspace(0, data.size - 1, FEW).astype(int)
+    return Dataset(data.points[rows], data.weights[rows] * data.total_weight / data.weights[rows].sum())
+
+
+def r_hats(tree: xr.DataTree, relabelled: Relabelling) -> pd.DataFrame:
+    """R-hat of the weights and first means of visible components, raw and relabelled, heaviest first."""
+    rows = []
+    before, after = tree["posterior"].to_dataset(), relabelled.draws["posterior"].to_dataset()
+    weights = after["weights"].values.mean(axis=(0, 1))
+    for k in np.argsort(-weights)[: (weights > VISIBLE).sum()]:
+        row: dict[str, float] = {"component": int(k), "weight": weights[k]}
+        for name, pick in (("weight", lambda d: d["weights"].values[..., k]), ("mean", lambda d: d["means"].values[..., k, 0])):
+            row |= {f"R-hat of {name}, raw": diagnostics.r_hat(pick(before))}
+            row |= {f"R-hat of {name}, relabelled": diagnostics.r_hat(pick(after))}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def rank_changes(tree: xr.DataTree, top: int = 4) -> float:
+    """How often the heaviest components of an optimiser's best restart trade places: per 1,000 steps of its path.
+
+    Counted between consecutive snapshots: places among the `top` heaviest at the end whose holder, by label, changes.
+    """
+    path = tree["optimisation"].to_dataset().isel(chain=draws.best_chain(tree))
+    ranks = np.argsort(np.argsort(-path["weights"].values, axis=1, kind="stable"), axis=1)
+    prominent = np.argsort(ranks[-1])[:top]
+    steps = float(path["snapshot_step"].values[-1] - path["snapshot_step"].values[0])
+    return float((np.diff(ranks[:, prominent], axis=0) != 0).sum() / 2 * 1000 / steps)
