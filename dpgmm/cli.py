@@ -129,7 +129,7 @@ def relabel(
     found = relabelling.relabel(tree, method, points=few.points, point_weights=few.weights)
     path = draws.save(found.draws, out or file.with_name(f"{file.stem}-relabelled.nc"))
     if tree["posterior"].sizes["draw"] >= 4:
-        _print_table(labelling.r_hats(tree, found), f"Components, relabelled by {found.method}")
+        _print_table(labelling.r_hats(tree, found), f"R-hat, raw and relabelled by {found.method}")
     console.print(f"Objective {found.objective:,.6g}; {found.ties} draws with several permutations equally good.")
     console.print(f"Saved {path}")
 

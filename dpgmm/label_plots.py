@@ -1,5 +1,7 @@
 """Pictures of labels: permutations, ranks along a path, similarity matrices, traces and ranks raw and relabelled."""
 
+from itertools import pairwise
+
 import arviz_plots as azp
 import numpy as np
 import xarray as xr
@@ -19,15 +21,14 @@ def permutations(relabelled: Relabelling, count: int = 6) -> Figure:
     shown = np.unique(labels)
     position = np.searchsorted(shown, labels)
     canvas, axes = figure(1, len(labels), height=2.8)
+    style = {"aspect": "auto", "interpolation": "nearest", "cmap": "turbo", "vmin": 0, "vmax": len(shown) - 1}
     for chain, axis in enumerate(axes[0]):
-        image = axis.imshow(
-            position[chain].T, aspect="auto", interpolation="nearest", cmap="turbo", vmin=0, vmax=len(shown) - 1
-        )
+        axis.imshow(position[chain].T, **style)
         axis.set(title=f"chain {chain}", xlabel="draw", yticks=np.arange(len(top)))
         axis.set_yticklabels([f"{after[..., k].mean():.3f}" for k in top] if chain == 0 else [])
     axes[0, 0].set_ylabel("component, by mean weight")
-    bar = canvas.colorbar(image, ax=axes[0, -1], label="original label")
-    ticks = np.unique(np.linspace(0, len(shown) - 1, min(8, len(shown))).astype(int))
+    bar = canvas.colorbar(axes[0, -1].images[0], ax=axes[0, -1], label="original label")
+    ticks = np.unique(np.linspace(0, len(shown) - 1, min(8, len(shown))).astype(int)).tolist()
     bar.set_ticks(ticks, labels=[str(shown[t]) for t in ticks])
     return canvas
 
@@ -56,7 +57,7 @@ def similarity(found: Partition) -> Figure:
     canvas, [[axis]] = figure(height=4.6, width=5.6)
     image = axis.imshow(found.similarity.values[np.ix_(order, order)], cmap="Greys", vmin=0, vmax=1)
     edges = np.flatnonzero(np.diff(labels[order], prepend=-1, append=-1))
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in pairwise(edges):
         square = [first, last, last, first, first], [first, first, last, last, first]
         axis.plot(*(np.array(s) - 0.5 for s in square), color="#D55E00", lw=1.5)
     axis.set(xlabel="observation, by cluster", ylabel="observation, by cluster")

@@ -1,6 +1,7 @@
 """All about the labels of one set of draws: how often they switch, what relabelling mends, what needs no labels at all."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,16 +62,15 @@ def few_points(tree: xr.DataTree) -> Dataset:
 
 def r_hats(tree: xr.DataTree, relabelled: Relabelling) -> pd.DataFrame:
     """R-hat of the weights and first means of visible components, raw and relabelled, heaviest first."""
-    rows = []
     before, after = tree["posterior"].to_dataset(), relabelled.draws["posterior"].to_dataset()
     weights = after["weights"].values.mean(axis=(0, 1))
-    for k in np.argsort(-weights)[: (weights > VISIBLE).sum()]:
-        row: dict[str, float] = {"component": int(k), "weight": weights[k]}
-        for name, pick in (("weight", lambda d: d["weights"].values[..., k]), ("mean", lambda d: d["means"].values[..., k, 0])):
-            row |= {f"R-hat of {name}, raw": diagnostics.r_hat(pick(before))}
-            row |= {f"R-hat of {name}, relabelled": diagnostics.r_hat(pick(after))}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    visible = np.argsort(-weights)[: (weights > VISIBLE).sum()]
+    columns: dict[str, Any] = {"component": visible, "weight": weights[visible]}
+    for name in ("weights", "means"):
+        for how, dataset in (("raw", before), ("relabelled", after)):
+            of = dataset[name].values.reshape(*dataset["weights"].shape, -1)[..., 0]
+            columns[f"{name}, {how}"] = [diagnostics.r_hat(of[..., k]) for k in visible]
+    return pd.DataFrame(columns)
 
 
 def rank_changes(tree: xr.DataTree, top: int = 4) -> float:

@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+import dpgmm
 from dpgmm import InputError
 from dpgmm.cli import app
 
@@ -45,6 +46,28 @@ def test_diagnose_reads_what_compare_wrote(run_folder):
     result = CliRunner().invoke(app, ["diagnose", str(run_folder[0] / "nuts.nc")])
     assert result.exit_code == 0
     assert "nuts:" in result.output
+
+
+def test_relabel_and_partition_read_what_compare_wrote(run_folder, tmp_path):
+    draws = str(run_folder[0] / "nuts.nc")
+    result = CliRunner().invoke(app, ["relabel", draws, "--out", str(tmp_path / "aligned.nc")])
+    assert result.exit_code == 0, result.output
+    assert "relabelled by ecr_iterative_1" in result.output
+    aligned = dpgmm.draws.load(tmp_path / "aligned.nc")
+    assert aligned["posterior"].attrs["relabelled"] == "ecr_iterative_1"
+    result = CliRunner().invoke(app, ["partition", draws, "--loss", "binder", "--out", str(tmp_path / "labels.csv")])
+    assert result.exit_code == 0, result.output
+    assert "expected loss" in result.output
+    assert len((tmp_path / "labels.csv").read_text().splitlines()) == 61
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(["relabel", "--method", "sorting"], "sorting"), (["partition", "--loss", "vl"], "vl")]
+)
+def test_unknown_relabelling_and_loss_are_named(run_folder, arguments, message):
+    result = CliRunner().invoke(app, [arguments[0], str(run_folder[0] / "nuts.nc"), *arguments[1:]])
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
 
 
 def test_list_names_everything():

@@ -1,0 +1,79 @@
+"""All about the labels of one set of draws, on draws whose labels were permuted by hand; and the study."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import dpgmm
+from comparisons import label_switching
+from dpgmm import draws, label_plots, labelling
+from dpgmm.data import Dataset
+
+CHAINS, DRAWS, K = 2, 60, 4
+RNG = np.random.default_rng(8)
+CENTRES, WEIGHTS = np.array([-6.0, 0.0, 6.0, 0.0]), np.array([0.5, 0.3, 0.2, 1e-9])
+
+
+@pytest.fixture(scope="module")
+def tree():
+    """Two chains of one posterior, the second under another labelling throughout."""
+    points = np.concatenate([RNG.normal(c, 1, int(60 * w)) for c, w in zip(CENTRES, WEIGHTS, strict=True)])
+    weights = WEIGHTS * np.exp(0.05 * RNG.normal(size=(CHAINS, DRAWS, K)))
+    means = CENTRES + 0.1 * RNG.normal(size=(CHAINS, DRAWS, K))
+    order = np.array([[0, 1, 2, 3], [2, 0, 1, 3]])
+    weights, means = (np.stack([a[c][:, order[c]] for c in range(CHAINS)]) for a in (weights, means))
+    dims = "chain", "draw", "component"
+    posterior = xr.Dataset(
+        {
+            "weights": (dims, weights / weights.sum(-1, keepdims=True)),
+            "means": ((*dims, "dim"), means[..., None]),
+            "covariances": ((*dims, "dim", "dim_"), np.ones((CHAINS, DRAWS, K, 1, 1))),
+        }
+    )
+    stats = xr.Dataset({n: (dims[:2], RNG.normal(size=(CHAINS, DRAWS))) for n in ("log_joint", "log_likelihood")})
+    stats["active_components"] = dims[:2], np.full((CHAINS, DRAWS), 3)
+    groups = {"posterior": posterior, "sample_stats": stats, "observed_data": draws.observed(Dataset(points))}
+    return xr.DataTree.from_dict({n: draws.with_coordinates(g) for n, g in groups.items()})
+
+
+def test_relabelling_mends_what_was_permuted(tree):
+    found = labelling.study(tree)
+    assert len(found.atlas.table) == 1
+    assert found.atlas.table["labellings"].item() == 2
+    assert found.switching[0].different_pairs == 1
+    assert found.switching[0].per_1000 == 0
+    assert (found.r_hat["means, raw"] > 1.5).all()
+    assert (found.r_hat["means, relabelled"] < 1.1).all()
+    assert found.partition.num_clusters == 3
+    for picture in (label_plots.permutations(found.relabelling), label_plots.similarity(found.partition)):
+        assert picture.axes
+
+
+def test_few_points_keep_the_total_weight():
+    observed = draws.observed(Dataset(RNG.normal(size=(2000, 2))))
+    few = labelling.few_points(xr.DataTree.from_dict({"observed_data": observed}))
+    assert few.size == labelling.FEW
+    assert few.total_weight == pytest.approx(2000)
+
+
+def test_trades_of_rank_are_counted():
+    """Four components; the two heaviest swap ranks twice on a path of 1,000 steps."""
+    weights = np.array([[0.4, 0.3, 0.2, 0.1], [0.3, 0.4, 0.2, 0.1], [0.4, 0.3, 0.2, 0.1]])[None]
+    path = xr.Dataset({"weights": (("chain", "snapshot", "component"), weights)})
+    path = path.assign_coords(snapshot_step=("snapshot", [0, 500, 1000]))
+    stats = xr.Dataset({"log_joint": (("chain", "draw"), np.zeros((1, 1)))})
+    assert labelling.rank_changes(xr.DataTree.from_dict({"optimisation": path, "sample_stats": stats})) == 2
+
+
+def test_study_runs_and_writes(tmp_path, monkeypatch):
+    data = lambda: Dataset(dpgmm.datasets.galaxies().points[::2], name="half")
+    monkeypatch.setattr(label_switching, "PROBLEMS", (label_switching.Problem("half", data, "stick_breaking", 4),))
+    monkeypatch.setattr(label_switching, "METHODS", ("ecr", "aic"))
+    numbers = label_switching.run(tmp_path, quick=True)
+    assert json.loads((tmp_path / "label_switching.json").read_text()).keys() == numbers.keys() == {"half"}
+    assert 0 <= numbers["half"]["relabelling methods, least agreement"] <= 1
+    page = (tmp_path / "label_switching.html").read_text()
+    assert page.count("<figure>") == page.count("<figcaption>") == 5
+    assert all(sentence.split(":")[0] == "half" for sentence in label_switching.conclusions(numbers))
