@@ -57,7 +57,10 @@ class Case(NamedTuple):
 
 
 def run(out: Path, quick: bool = False) -> dict[str, Any]:
-    """Time all methods, print a table, write ``out/relabelling_speed.json``. `quick`: fewer repeats, a small large case."""
+    """Time all methods, print a table, write ``out/relabelling_speed.json``.
+
+    `quick`: fewer repeats, and a twentieth of the large case.
+    """
     console, repeats = Console(), 3 if quick else 9
     size = (1_000, 500, 10) if quick else LARGE
     with console.status("timing, and the large case in a process of its own"):

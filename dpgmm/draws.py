@@ -152,6 +152,8 @@ def answer(draws: xr.DataTree) -> xr.DataTree:
     groups = {name: g.to_dataset() for name, g in draws.children.items()}
     tree = xr.DataTree.from_dict({n: g.isel(chain=[best]) if "chain" in g.dims else g for n, g in groups.items()})
     tree.attrs = dict(draws.attrs)
+    if "elbo" in draws.attrs:
+        tree.attrs["elbo"] = np.asarray(draws.attrs["elbo"])[[best]]
     return tree
 
 
