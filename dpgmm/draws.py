@@ -74,10 +74,10 @@ def build(
 
 def components_dataset(posterior: Posterior, parameters: Parameters, leading: tuple[str, ...]) -> xr.Dataset:
     """Weights, means, covariances, and the concentration where the model has one, under the `leading` dimensions."""
-    components = posterior.components
-    for _ in leading:
-        components = jax.vmap(components)
-    arrays = {name: np.asarray(a) for name, a in jax.jit(components)(parameters)._asdict().items()}
+    shape = jax.tree.leaves(parameters)[0].shape[: len(leading)]
+    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[len(leading) :]), parameters)
+    components = jax.jit(lambda p: jax.lax.map(posterior.components, p))(flat)
+    arrays = {name: np.asarray(a).reshape(*shape, *a.shape[1:]) for name, a in components._asdict().items()}
     if "concentration" in parameters:
         arrays["concentration"] = np.asarray(parameters["concentration"])
     return xr.Dataset({name: ((*leading, *DIMENSIONS[name]), array) for name, array in arrays.items()})

@@ -82,8 +82,11 @@ def run(
     params = stack([r[0] for r in results])
     sample = jax.vmap(lambda k, p: family.sample_posterior(k, p, sample_shape=(draws_per_restart,)))
     unconstrained = jax.jit(sample)(random.split(key_draw, restarts), params)
-    final = Trace_ELBO(num_particles=1_000)
-    elbo = jax.jit(jax.vmap(lambda p: -jnp.asarray(final.loss(key_elbo, p, program, family))))(params)
+    # One particle after the other: arrays of 1,000 particles are large, and products of six axes hang jaxlib 0.10.2 on
+    # CPUs (jax issue 39257).
+    final = Trace_ELBO(num_particles=1_000, vectorize_particles=False)
+    of_guide = lambda p: -jnp.asarray(final.loss(key_elbo, p, program, family))
+    elbo = jax.jit(lambda all_params: jax.lax.map(of_guide, all_params))(params)
     constrain = lambda u: posterior.constrain(u)[0]
     tree = draws.build(
         posterior,
