@@ -52,6 +52,17 @@ def test_same_seed_same_bits(name, posterior, fitted):
 
 
 @pytest.mark.parametrize("name", REGISTRY)
+def test_two_dimensions(name):
+    """Off-diagonal covariances, every array with its dimensions; several restarts, which once hung in two dimensions."""
+    posterior = dpgmm.load_model("stick_breaking")(dpgmm.datasets.faithful(), truncation=6)
+    tree = draws.check(dpgmm.fit(posterior, name, **SHORT[name]))
+    covariances = tree["posterior"]["covariances"].values
+    assert covariances.shape[-2:] == (2, 2)
+    np.testing.assert_array_equal(covariances[..., 0, 1], covariances[..., 1, 0])
+    assert (covariances[..., 0, 1] != 0).any()
+
+
+@pytest.mark.parametrize("name", REGISTRY)
 def test_saved_is_loaded(name, fitted, tmp_path):
     path = draws.save(fitted[name], tmp_path / "draws.nc")
     loaded = draws.load(path)

@@ -8,9 +8,18 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
 import jax
+from jax import Array, random
+
+from ..posterior import Parameters, Posterior
 
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, note)``, called from any thread after every chunk of work."""
+
+
+def dispersed(posterior: Posterior, key: Array, count: int) -> Parameters:
+    """Unconstrained coordinates of `count` starts from the model's own `initial`, along a new first axis."""
+    start = lambda k: posterior.unconstrain(posterior.initial(k))
+    return jax.jit(jax.vmap(start))(random.split(key, count))
 
 
 def compile_timed(function: Callable, *args: Any) -> tuple[Callable, float]:

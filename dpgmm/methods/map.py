@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from jax import Array, random
+from jax import Array
 
 from .. import draws
 from ..posterior import Posterior
-from ._run import Progress, compile_timed, run_chains
+from ._run import Progress, compile_timed, dispersed, run_chains
 
 
 def run(
@@ -50,7 +50,7 @@ def run(
         scan = jax.vmap(lambda state: jax.lax.scan(step, state, length=stride))
         return *scan(states), states[0]
 
-    starts = jax.vmap(lambda k: posterior.unconstrain(posterior.initial(k)))(random.split(key, restarts))
+    starts = dispersed(posterior, key, restarts)
     states = starts, jax.vmap(optimiser.init)(starts)
     compiled, compile_seconds = compile_timed(advance_all, states)
 
@@ -64,9 +64,9 @@ def run(
         return state[0], np.concatenate(losses, axis=1), [*path, state[0]]
 
     [(final, losses, path)], run_seconds = run_chains(all_restarts, 1, steps, progress)
-    constrain = jax.vmap(lambda u: posterior.constrain(u)[0])
+    constrain = jax.jit(jax.vmap(lambda u: posterior.constrain(u)[0]))
     modes = jax.tree.map(lambda leaf: leaf[:, None], constrain(final))
-    history = jax.vmap(constrain)(jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *path))
+    history = jax.jit(jax.vmap(constrain))(jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *path))
     return draws.build(
         posterior,
         modes,

@@ -11,7 +11,7 @@ from numpyro.infer import NUTS
 from .. import draws
 from ..errors import InputError
 from ..posterior import Posterior
-from ._run import Progress, compile_timed, run_chains, stack
+from ._run import Progress, compile_timed, dispersed, run_chains, stack
 
 CHUNK = 25
 """Transitions between two looks at the progress bar and at Ctrl-C."""
@@ -35,11 +35,11 @@ def run(
     draws. Deterministic given `key`. Raises `InputError` where a start has no finite density.
     """
     key_start, key_chain = random.split(key)
-    starts = jax.vmap(lambda k: posterior.unconstrain(posterior.initial(k)))(random.split(key_start, chains))
+    starts = dispersed(posterior, key_start, chains)
     # One flat vector of coordinates: the sampler's own work is per array, and outweighs that of a small model.
     unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], starts))[1]
     flat = jax.vmap(lambda u: ravel_pytree(u)[0])(starts)
-    if not np.isfinite(jax.vmap(posterior.log_density)(starts)).all():
+    if not np.isfinite(jax.jit(jax.vmap(posterior.log_density))(starts)).all():
         raise InputError(f"model {posterior.name}: the log density of a start is not finite; mend its initial(key)")
     kernel = NUTS(
         potential_fn=lambda u: -posterior.log_density(unravel(u)),
@@ -48,7 +48,9 @@ def run(
         dense_mass=dense_mass,
     )
     # A batch of keys would make the kernel vectorise its chains, in lock-step: one call for each.
-    states = [kernel.init(k, warmup, flat[i], (), {}) for i, k in enumerate(random.split(key_chain, chains))]
+    keys = random.split(key_chain, chains)
+    init, init_seconds = compile_timed(lambda k, start: kernel.init(k, warmup, start, (), {}), keys[0], flat[0])
+    states = [init(keys[i], flat[i]) for i in range(chains)]
 
     def chunk(state):
         return jax.lax.scan(lambda s, _: ((s := kernel.sample(s, (), {})), _kept(s)), state, length=CHUNK)
@@ -83,7 +85,7 @@ def run(
             "max_tree_depth": max_tree_depth,
             "dense_mass": dense_mass,
         },
-        compile_seconds=compile_seconds,
+        compile_seconds=init_seconds + compile_seconds,
         run_seconds=run_seconds,
         sample_stats=stats,
     )

@@ -16,7 +16,7 @@ from numpyro.infer import SVI, Trace_ELBO, autoguide
 from .. import draws
 from ..errors import InputError
 from ..posterior import Posterior
-from ._run import Progress, compile_timed, run_chains, stack
+from ._run import Progress, compile_timed, dispersed, run_chains, stack
 
 GUIDES = {
     "normal": autoguide.AutoNormal,
@@ -52,7 +52,7 @@ def run(
     if guide not in GUIDES:
         raise InputError(f"svi: no guide {guide!r}; there are {', '.join(GUIDES)}")
     key_start, key_run, key_draw, key_elbo = random.split(key, 4)
-    starts = jax.vmap(lambda k: posterior.unconstrain(posterior.initial(k)))(random.split(key_start, restarts))
+    starts = dispersed(posterior, key_start, restarts)
     program = _coordinates_program(posterior, _row(starts, 0))
     family = GUIDES[guide](program, init_scale=init_scale)
     svi = SVI(program, family, optax.adam(learning_rate), Trace_ELBO(num_particles=particles))
