@@ -17,7 +17,7 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from dpgmm import datasets, diagnostics, draws, fit, labelling, load_model, relabel, relabelling, report
+from dpgmm import datasets, diagnostics, draws, fit, label_plots, labelling, load_model, relabel, relabelling, report
 
 
 class Problem(NamedTuple):
@@ -50,18 +50,21 @@ THINNED = 100
 
 def run(out: Path, quick: bool = False) -> dict[str, Any]:
     """Fit, measure, draw; print a table of the numbers. `quick`: short runs and 5 components, to see that all works."""
-    console, numbers, sections = Console(), {}, {}
+    console, numbers, sections, agreements = Console(), {}, {}, {}
     for problem in PROBLEMS:
         with console.status(problem.title):
             trees = _fitted(problem, quick)
             for name, tree in trees.items():
                 draws.save(tree, out / f"{problem.title.replace(', ', '-').replace(' ', '_')}-{name}.nc")
             found = {name: labelling.study(tree) for name, tree in trees.items()}
-            numbers[problem.title] = _numbers(trees, found)
+            table = agreement(trees["nuts"])
+            numbers[problem.title] = _numbers(trees, found, table)
             sections[problem.title] = {n: report.label_section(trees[n], found[n]) for n in trees}
+            agreements[problem.title] = report.png(label_plots.agreement(table))
     (out / "label_switching.json").write_text(json.dumps(numbers, indent=1) + "\n")
     path = out / "label_switching.html"
-    report.render("study.html.j2", path, numbers=numbers, sections=sections, conclusions=conclusions(numbers))
+    pictures = {"sections": sections, "agreements": agreements}
+    report.render("study.html.j2", path, numbers=numbers, conclusions=conclusions(numbers), **pictures)
     console.print(_table(numbers))
     for conclusion in conclusions(numbers):
         console.print(f"- {conclusion}")
@@ -74,7 +77,9 @@ def _fitted(problem: Problem, quick: bool) -> dict[str, xr.DataTree]:
     return {name: fit(posterior, name, **options) for name, options in (QUICK if quick else OPTIONS).items()}
 
 
-def _numbers(trees: dict[str, xr.DataTree], found: dict[str, labelling.Labelling]) -> dict[str, Any]:
+def _numbers(
+    trees: dict[str, xr.DataTree], found: dict[str, labelling.Labelling], agreements: xr.DataArray
+) -> dict[str, Any]:
     """The numbers of one problem."""
     nuts, of_nuts, of_map = trees["nuts"], found["nuts"], found["map"]
     assert of_nuts.r_hat is not None
@@ -96,7 +101,7 @@ def _numbers(trees: dict[str, xr.DataTree], found: dict[str, labelling.Labelling
         "MAP: modes": len(of_map.atlas.table),
         "MAP: basin of the best mode": float(of_map.atlas.table["basin"].iloc[0]),
         "MAP: restart pairs labelled differently": of_map.switching[0].different_pairs,
-        "relabelling methods, least agreement": float(agreement(nuts).min()),
+        "relabelling methods, least agreement": float(agreements.min()),
         "clusters in the partition": of_nuts.partition.num_clusters,
         "expected VI (bits)": of_nuts.partition.expected_loss,
         "radius of the 95 % ball (bits)": of_nuts.partition.credible_ball.radius,

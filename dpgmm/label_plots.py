@@ -65,6 +65,18 @@ def similarity(found: Partition) -> Figure:
     return canvas
 
 
+def agreement(table: xr.DataArray) -> Figure:
+    """Heat map of `dpgmm.relabelling.agreement`: share of draws that two methods label alike."""
+    names = [str(n) for n in table.coords[table.dims[0]].values]
+    canvas, [[axis]] = figure(height=3.6, width=5.4)
+    axis.imshow(table.values, cmap="Greens", vmin=0, vmax=1)
+    for (i, j), share in np.ndenumerate(table.values):
+        axis.text(j, i, f"{share:.2f}", ha="center", va="center", fontsize=8, color="white" if share > 0.6 else "black")
+    axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axis.set_yticks(range(len(names)), names)
+    return canvas
+
+
 def traces(draws: xr.DataTree, relabelled: Relabelling, count: int = 2, ranks: bool = False) -> Figure:
     """arviz-plots' traces (or rank plots) of the weights of the heaviest components, raw above, relabelled below."""
     before, after = (d["posterior"].to_dataset()["weights"] for d in (draws, relabelled.draws))

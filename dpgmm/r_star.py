@@ -18,6 +18,7 @@ def r_star(features: np.ndarray, ess: float, seed: int = 0) -> tuple[float, floa
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import train_test_split
+    from threadpoolctl import threadpool_limits
 
     num_chains, length = features.shape[:2]
     kept = int(min(length, np.nan_to_num(ess) / num_chains, DRAWS / num_chains))
@@ -27,6 +28,7 @@ def r_star(features: np.ndarray, ess: float, seed: int = 0) -> tuple[float, floa
     chain = np.repeat(np.arange(num_chains), kept)
     parts = train_test_split(chosen, chain, test_size=0.3, stratify=chain, random_state=seed)
     learn, judge, chain_of_learn, chain_of_judge = parts
-    model = HistGradientBoostingClassifier(max_iter=50, max_depth=3, random_state=seed).fit(learn, chain_of_learn)
-    right = model.predict(judge) == chain_of_judge
+    model = HistGradientBoostingClassifier(max_iter=50, max_depth=3, random_state=seed)
+    with threadpool_limits(1):  # So few draws are sooner learnt from than shared out to threads.
+        right = model.fit(learn, chain_of_learn).predict(judge) == chain_of_judge
     return num_chains * float(right.mean()), num_chains * float(right.std() / np.sqrt(len(right)))

@@ -54,7 +54,7 @@ def test_relabel_and_partition_read_what_compare_wrote(run_folder, tmp_path):
     assert result.exit_code == 0, result.output
     assert "relabelled by ecr_iterative_1" in result.output
     aligned = dpgmm.draws.load(tmp_path / "aligned.nc")
-    assert aligned["posterior"].attrs["relabelled"] == "ecr_iterative_1"
+    assert aligned.attrs["relabelled"] == "ecr_iterative_1"
     result = CliRunner().invoke(app, ["partition", draws, "--loss", "binder", "--out", str(tmp_path / "labels.csv")])
     assert result.exit_code == 0, result.output
     assert "expected loss" in result.output
