@@ -36,7 +36,7 @@ from rich.table import Table
 from dpgmm import datasets, loading
 from dpgmm.data import Dataset
 
-article = loading._load("article", "models")
+article = loading.load("article", "models")
 
 STICKS, STEPS, BLOCK = 25, 10_000, 100
 ADAM = optimizers.adam(0.05)

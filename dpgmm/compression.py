@@ -33,7 +33,7 @@ def compress(data: Dataset, bin_width: float | None = None, nodes: int = 3) -> D
         raise InputError(f"bin_width is {width}; give a positive, finite number")
     points, weights = _distinct(data)
     starts = _bin_starts(points, width, center=_quantile(points, weights, 0.5))
-    points, weights = _quadrature(points, weights, starts, int(nodes))
+    points, weights = quadrature(points, weights, starts, int(nodes))
     return Dataset(points, weights, data.name)
 
 
@@ -73,10 +73,13 @@ def _bin_starts(points: np.ndarray, width: float, center: float) -> np.ndarray:
         )  # inf - inf: bins too narrow to number, so a new one
 
 
-def _quadrature(
+def quadrature(
     points: np.ndarray, weights: np.ndarray, starts: np.ndarray, nodes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of all bins, ascending. Bins of few points are their own quadrature."""
+    """Nodes and weights of the Gauss quadratures of all bins, ascending. Bins of few points are their own quadrature.
+
+    ``points (N,)`` ascending and distinct, ``weights (N,)`` positive, ``starts (B,)`` where each bin begins.
+    """
     counts = np.diff(starts, append=len(points))
     full = counts > nodes
     inside = np.repeat(full, counts)

@@ -30,7 +30,7 @@ def load_model(name: str | Path) -> Callable[..., Posterior]:
     Raises `InputError` where there is no such model, the file cannot be imported, or it has no such function; and,
     when called, where an option is not one of the model's.
     """
-    module = _load(str(name), "models")
+    module = load(str(name), "models")
     make = _function(module, "posterior", "model")
     accepted = inspect.signature(make).parameters
 
@@ -47,10 +47,11 @@ def load_model(name: str | Path) -> Callable[..., Posterior]:
 
 def load_study(name: str | Path) -> Callable[..., Any]:
     """The function `run(out, quick=False)` of a comparison, by built-in name or path. Raises `InputError` likewise."""
-    return _function(_load(str(name), "comparisons"), "run", "study")
+    return _function(load(str(name), "comparisons"), "run", "study")
 
 
-def _load(name: str, kind: str) -> ModuleType:
+def load(name: str, kind: str) -> ModuleType:
+    """The module of a built-in file of a kind ("models" or "comparisons"), or at the path of one. Raises `InputError`."""
     path = Path(name) if name.endswith(".py") else folder(kind) / f"{name}.py"
     if not path.is_file():
         what = "model" if kind == "models" else "study"

@@ -31,7 +31,7 @@ from jax.example_libraries import optimizers
 from jax.nn import log_softmax, logsumexp, softplus
 
 from dpgmm import mixture
-from dpgmm.compression import _quadrature as quadrature
+from dpgmm.compression import quadrature
 from dpgmm.data import Dataset
 from dpgmm.errors import InputError
 
