@@ -4,6 +4,14 @@ from collections.abc import Callable
 
 import xarray as xr
 
-from . import map, nuts, svi
+from . import gibbs, map, nuts, svi
 
-REGISTRY: dict[str, Callable[..., xr.DataTree]] = {"map": map.run, "svi": svi.run, "nuts": nuts.run}
+REGISTRY: dict[str, Callable[..., xr.DataTree]] = {
+    "map": map.run,
+    "svi": svi.run,
+    "nuts": nuts.run,
+    "gibbs": gibbs.run,
+}
+
+ALLOCATE = {"gibbs"}
+"""Methods that allocate every point: they need the data as they are, uncompressed and without weights."""
