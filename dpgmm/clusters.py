@@ -46,12 +46,17 @@ def statistics(points: Array, labels: Array, num_clusters: int) -> tuple[Array, 
 
     def add(total, some):
         x, z = some
-        terms = jnp.ones(chunk, x.dtype), x, x[:, :, None] * x[:, None, :]
-        return tuple(t.at[z].add(term, mode="drop") for t, term in zip(total, terms, strict=True)), None
+        counts, sums, squares = (t.at[z].add(s, mode="drop") for t, s in zip(total, (1.0, x, _outer(x)), strict=True))
+        return (counts, sums, squares), None
 
-    shapes = (num_clusters,), (num_clusters, dim), (num_clusters, dim, dim)
-    zeros = tuple(jnp.zeros(shape, points.dtype) for shape in shapes)
+    empty = jnp.zeros((num_clusters, dim), points.dtype)
+    zeros = empty[:, 0], empty, _outer(empty)
     return jax.lax.scan(add, zeros, (rows, places.reshape(-1, chunk)))[0]
+
+
+def _outer(x: Array) -> Array:
+    """``x x^T``: ``(..., D)`` to ``(..., D, D)``."""
+    return x[..., :, None] * x[..., None, :]
 
 
 def build(counts: Array, sums: Array, squares: Array, base: BaseMeasure) -> Clusters:

@@ -8,7 +8,8 @@ integrated out by quadrature. All numbers are float64 by numpy's own arithmetic.
 import dataclasses
 
 import numpy as np
-from scipy.special import gammaln, logsumexp, multigammaln
+from scipy.special import gammaln, multigammaln  # pyright: ignore[reportAttributeAccessIssue]  # not annotated
+from scipy.special import logsumexp as scipy_logsumexp
 
 from . import concentration as prior_of
 from .concentration import Concentration
@@ -188,6 +189,11 @@ def _log_marginal(counts: np.ndarray, sums: np.ndarray, squares: np.ndarray, bas
         + 0.5 * (df * log_det(prior) - (df + counts) * log_det(prior + scatter))
         + 0.5 * dim * (np.log(kappa / (kappa + counts)) - counts * np.log(np.pi))
     )  # fmt: skip
+
+
+def logsumexp(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """scipy's, whose annotation allows for a pair that is only returned with signs."""
+    return np.asarray(scipy_logsumexp(values, axis=axis))
 
 
 def _log_crp(prior: Concentration | float, n: int) -> dict[int, np.ndarray]:

@@ -1,6 +1,7 @@
 """Both Gibbs samplers against exact answers for few points, and planted bugs that the same comparison must catch."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jax import random
 
 import dpgmm
 from dpgmm import Dataset, InputError, clusters, concentration, conjugate, exact, load_model, mixture
-from dpgmm.methods import _collapsed
+from dpgmm.methods import _collapsed, blocked_gibbs
 
 GALAXIES = dpgmm.datasets.galaxies().points[[0, 5, 8, 20, 40, 60, 75, 80]]
 PLANE = np.array([[0.3, 1.0], [-1.0, 0.2], [2.5, -1.0], [2.2, -0.7], [-0.8, 0.0], [6.0, 5.0]])
@@ -51,6 +52,25 @@ def density(p, sites):
     return jax.vmap(of_draw)(sites).mean(axis=0)
 
 
+def blocked(p, sweeps=SWEEPS, discard=DISCARD):
+    """The same for the blocked sampler, which forgets its start more slowly."""
+    points, prior = jnp.asarray(p.data.points), p.conjugate
+
+    def chain(key):
+        key_start, key_run = random.split(key)
+        start = blocked_gibbs.State(p.initial(key_start), jnp.zeros(p.data.size, int))
+
+        def step(state, key):
+            state = blocked_gibbs.step(key, state, points, prior, p)
+            return state, state
+
+        states = jax.lax.scan(step, start, random.split(key_run, sweeps))[1]
+        states = jax.tree.map(lambda leaf: leaf[discard:], states)
+        return states.labels, density(p, jax.tree.map(lambda leaf: leaf[::EVERY], states.parameters))
+
+    return jax.jit(jax.vmap(chain))(random.split(random.PRNGKey(3), CHAINS))
+
+
 def compare(labels, densities, truth):
     """Total variation of the number of clusters, and the largest deviations of everything in standard errors."""
     labels, n = np.asarray(labels), labels.shape[-1]
@@ -72,9 +92,29 @@ def compare(labels, densities, truth):
 def test_collapsed_gibbs_is_exact(points):
     p = posterior(points)
     distance, deviations = compare(*collapsed(p), exact.partitions(p))
-    print(distance, deviations)
     assert distance <= 0.01
     assert max(deviations.values()) < 4
+
+
+BLOCKED = [(GALAXIES, "stick_breaking", 4), (PLANE, "symmetric_dirichlet", 3)]
+
+
+@pytest.mark.parametrize(("points", "model", "truncation"), BLOCKED, ids=["sticks", "dirichlet"])
+def test_blocked_gibbs_is_exact_labels_included(points, model, truncation):
+    p = posterior(points, model, truncation)
+    truth = exact.allocations(p)
+    labels, densities = blocked(p, 2 * SWEEPS, 500)
+    distance, deviations = compare(labels, densities, truth.partitions)
+    assert distance <= 0.01
+    assert max(deviations.values()) < 4
+    assert deviations_of_labels(labels, truth) < 4
+
+
+def deviations_of_labels(labels, truth):
+    """Probability of every component for every point, in standard errors: the labelled posterior, not an invariant."""
+    found = (np.asarray(labels)[..., None] == np.arange(truth.component.shape[1])).mean(axis=1)
+    error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
+    return np.max(np.abs(found.mean(axis=0) - truth.component) / np.maximum(error, 1e-6))
 
 
 def forgets_to_leave(change):
@@ -122,6 +162,59 @@ def test_a_planted_bug_is_caught(module, name, bug, monkeypatch):
     distance, deviations = compare(*collapsed(p), exact.partitions(p))
     assert distance > 0.01
     assert max(deviations["clusters"], deviations["similarity"]) > 4
+
+
+def off_by_one(sticks):
+    """Sticks that see one point less than their component holds."""
+    return lambda key, counts, a, prior: sticks(key, jnp.maximum(counts - 1, 0), a, prior)
+
+
+def always_swaps(log_allocations):
+    """Every swap of labels accepted, as if the prior of sticks did not look at labels."""
+    return lambda counts, a: 0.0 * log_allocations(counts, a)
+
+
+def test_a_stick_off_by_one_is_caught(monkeypatch):
+    monkeypatch.setitem(blocked_gibbs.WEIGHTS, "sticks", off_by_one(blocked_gibbs.WEIGHTS["sticks"]))
+    p = posterior()
+    distance, deviations = compare(*blocked(p), exact.allocations(p).partitions)
+    assert distance > 0.01
+    assert deviations["clusters"] > 4
+
+
+def test_labels_permuted_too_freely_are_caught(monkeypatch):
+    monkeypatch.setattr(blocked_gibbs, "log_allocations", always_swaps(blocked_gibbs.log_allocations))
+    p = posterior()
+    assert deviations_of_labels(blocked(p)[0], exact.allocations(p)) > 4
+
+
+def test_base_measure_is_learnt_as_its_density_says():
+    """Alternating draws of mean and kappa, against their joint density on a grid, components held."""
+    p = load_model("escobar_west")(Dataset(GALAXIES), truncation=3, component_sd=1.0)
+    held = p.initial(random.PRNGKey(1)) | {"means": jnp.array([[10.0], [20.0], [26.0]])}
+    log_kappa, mean = np.meshgrid(np.linspace(-12, 2, 141), np.linspace(-200, 240, 881), indexing="ij")
+    at = lambda m, k: p.log_prior(held | {"base_mean": m[None], "kappa": jnp.exp(k)}) + k
+    density = np.exp(jax.jit(jax.vmap(at))(jnp.asarray(mean.ravel()), jnp.asarray(log_kappa.ravel())))
+    density /= density.sum()
+    everybody = jnp.ones(3, bool)
+
+    def chain(key):
+        def step(state, key):
+            prior = p.conjugate.hyperprior
+            state = conjugate.sample_base(key, held["means"], held["scale_trils"], everybody, state[1], prior)
+            return state, state
+
+        return jax.lax.scan(step, (jnp.array([20.0]), jnp.asarray(0.01)), random.split(key, 600))[1]
+
+    means, kappas = jax.jit(jax.vmap(chain))(random.split(random.PRNGKey(2), 64))
+    for found, wanted in (
+        (np.log(kappas), density @ log_kappa.ravel()),
+        (np.log(kappas) ** 2, density @ log_kappa.ravel() ** 2),
+        (np.abs(means[..., 0] - 18) < 4.75, density @ (np.abs(mean.ravel() - 18) < 4.75)),
+    ):
+        of_chain = found[:, 50:].mean(axis=1)
+        # 4.75 is between two points of the grid: whole cells are counted.
+        assert abs(of_chain.mean() - wanted) < 4 * of_chain.std(ddof=1) / 8
 
 
 def test_rank_one_changes_are_a_rebuild():
@@ -184,6 +277,19 @@ def test_allocations_need_whole_points():
         dpgmm.fit(weighted, "gibbs")
     with pytest.raises(InputError, match="model symmetric_dirichlet is not; choose blocked_gibbs"):
         dpgmm.fit(posterior(model="symmetric_dirichlet"), "gibbs")
+
+
+@pytest.mark.slow
+def test_galaxies_under_the_published_prior():
+    """P(number of clusters) of the reference table, from the public API: within 4 standard errors and 0.005."""
+    p = load_model("escobar_west")(dpgmm.datasets.galaxies(), truncation=25, component_sd=1.0)
+    tree = dpgmm.fit(p, "gibbs", chains=4, warmup=1_000, draws_per_chain=4_000, thin=10)
+    clusters_of = tree["sample_stats"]["active_components"].values
+    table = np.loadtxt(Path(__file__).parent / "data" / "galaxies_number_of_clusters.csv", delimiter=",", skiprows=1)
+    for k, _, _, _, wanted, error in table:
+        batches = (clusters_of == k).reshape(4, 25, -1).mean(axis=-1)
+        error = np.hypot(error, batches.std(ddof=1) / 10)
+        assert abs(batches.mean() - wanted) < 4 * error + 0.005, k
 
 
 def test_points_are_not_compressed_for_gibbs():

@@ -79,7 +79,7 @@ def run(
     joined = [jax.tree.map(lambda *a: np.concatenate(a)[warm:total], *(_resized(s, width) for s in r)) for r in results]
     kept, labels = stack([j[0] for j in joined]), [j[1] for j in joined]
     keys = random.split(key_draw, (chains, draws_per_chain))
-    sample = lambda pair: _collapsed.parameters(*pair, prior)
+    sample = lambda pair: _collapsed.parameters(pair[0], pair[1], prior)
     parameters = jax.jit(lambda *pair: jax.lax.map(lambda row: jax.lax.map(sample, row), pair))(keys, kept)
     clusters = np.asarray((kept.statistics[0] > 0).sum(axis=-1))
     tree = draws.build(
