@@ -11,7 +11,7 @@ from jax import random
 
 import dpgmm
 from dpgmm import Dataset, InputError, clusters, concentration, conjugate, exact, load_model, mixture
-from dpgmm.methods import _collapsed, blocked_gibbs
+from dpgmm.methods import _collapsed, _split_merge, blocked_gibbs
 
 GALAXIES = dpgmm.datasets.galaxies().points[[0, 5, 8, 20, 40, 60, 75, 80]]
 PLANE = np.array([[0.3, 1.0], [-1.0, 0.2], [2.5, -1.0], [2.2, -0.7], [-0.8, 0.0], [6.0, 5.0]])
@@ -22,7 +22,7 @@ def posterior(points=GALAXIES, model="stick_breaking", truncation=4):
     return load_model(model)(Dataset(points), truncation=truncation, shape=2.0, rate=2.0)
 
 
-def collapsed(p):
+def collapsed(p, split_merges=0):
     """Many chains side by side: labels ``(chains, sweeps, n)`` and a thinned lot of components."""
     points, prior, slots = jnp.asarray(p.data.points), p.conjugate, p.data.size + 1
 
@@ -31,7 +31,7 @@ def collapsed(p):
         start = _collapsed.start(key_start, points, prior, 3)
 
         def step(state, key):
-            state = _collapsed.step(key, state, points, prior, slots)
+            state = _collapsed.step(key, state, points, prior, slots, split_merges)
             return state, state
 
         _, states = jax.lax.scan(step, start, random.split(key_run, SWEEPS))
@@ -88,10 +88,10 @@ def compare(labels, densities, truth):
     return 0.5 * np.abs(of_chain.mean(axis=0) - truth.num_clusters).sum(), deviations
 
 
-@pytest.mark.parametrize("points", [GALAXIES, PLANE], ids=["galaxies", "plane"])
-def test_collapsed_gibbs_is_exact(points):
+@pytest.mark.parametrize(("points", "split_merges"), [(GALAXIES, 0), (PLANE, 0), (GALAXIES, 1)])
+def test_collapsed_gibbs_is_exact(points, split_merges):
     p = posterior(points)
-    distance, deviations = compare(*collapsed(p), exact.partitions(p))
+    distance, deviations = compare(*collapsed(p, split_merges), exact.partitions(p))
     assert distance <= 0.01
     assert max(deviations.values()) < 4
 
@@ -162,6 +162,16 @@ def test_a_planted_bug_is_caught(module, name, bug, monkeypatch):
     distance, deviations = compare(*collapsed(p), exact.partitions(p))
     assert distance > 0.01
     assert max(deviations["clusters"], deviations["similarity"]) > 4
+
+
+def test_a_split_of_unknown_probability_is_caught(monkeypatch):
+    """The probability of the proposing scan left out of the odds."""
+    right = _split_merge._restricted
+    monkeypatch.setattr(_split_merge, "_restricted", lambda *a: (right(*a)[0], jnp.zeros(())))
+    p = posterior()
+    distance, deviations = compare(*collapsed(p, 1), exact.partitions(p))
+    assert distance > 0.01
+    assert deviations["clusters"] > 4
 
 
 def off_by_one(sticks):

@@ -9,6 +9,7 @@ from jax import Array, random
 from .. import clusters, concentration, conjugate
 from ..gaussian import BaseMeasure
 from ..posterior import Conjugate
+from ._split_merge import split_merge
 
 
 class State(NamedTuple):
@@ -44,11 +45,18 @@ def start(key: Array, points: Array, prior: Conjugate, most: int) -> State:
     return State(by_appearance(labels, most), a, mean, kappa, jnp.asarray(False))
 
 
-def step(key: Array, state: State, points: Array, prior: Conjugate, capacity: int) -> State:
-    """A sweep, then the concentration, then the base measure where it has a prior. Labels stay below `capacity`."""
+def step(key: Array, state: State, points: Array, prior: Conjugate, capacity: int, split_merges: int = 0) -> State:
+    """A sweep, `split_merges` proposals, then the concentration, then the base measure where it has a prior.
+
+    Labels stay below `capacity`.
+    """
     key_sweep, key_a, key_base = random.split(key, 3)
     base = base_of(state, prior)
     labels, full = sweep(key_sweep, state.labels, points, state.concentration, base, capacity)
+    for i in range(split_merges if points.shape[0] > 1 else 0):
+        key_split = random.fold_in(key_sweep, i)
+        labels, out = split_merge(key_split, labels, points, state.concentration, base, capacity)
+        full |= out
     labels = by_appearance(labels, capacity)
     a = concentration.given_clusters(key_a, state.concentration, labels.max() + 1, points.shape[0], prior.concentration)
     state = State(labels, a, state.base_mean, state.kappa, state.full | full)

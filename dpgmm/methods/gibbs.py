@@ -36,6 +36,7 @@ def run(
     warmup: int = 500,
     draws_per_chain: int = 1_000,
     thin: int = 1,
+    split_merges: int = 0,
     keep_allocations: bool | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
@@ -45,7 +46,8 @@ def run(
     type; by default where they are at most 256 million. Component k of a draw is its cluster k, its weight, mean and
     covariance drawn given the partition; components beyond the clusters are draws from the prior, the last one taking the
     weight that is left. `active_components` is the number of clusters. If clusters outnumber the slots for them, slots
-    are doubled and the chunk of draws runs again: nothing is cut off. Deterministic given `key`. Raises `InputError` for
+    are doubled and the chunk of draws runs again: nothing is cut off. Each sweep is followed by `split_merges` proposals
+    to split or merge whole clusters (Jain & Neal 2004). Deterministic given `key`. Raises `InputError` for
     models without a conjugate stick-breaking prior and for weighted points.
     """
     prior = checked(posterior, "gibbs", ("sticks",))
@@ -55,7 +57,7 @@ def run(
     keep = keeps(keep_allocations, chains * draws_per_chain * size)
     key_start, key_chain, key_draw = random.split(key, 3)
     starts = [_collapsed.start(k, points, prior, MOST) for k in random.split(key_start, chains)]
-    programs = _Programs(points, prior, thin, length, keep)
+    programs = _Programs(points, prior, thin, split_merges, length, keep)
     programs.compile(SLOTS, starts[0])
     warm, total = -(-warmup // thin), -(-warmup // thin) + draws_per_chain
     step_keys = random.split(key_chain, (chains, -(-total // length), length))
@@ -91,6 +93,7 @@ def run(
             "warmup": warmup,
             "draws_per_chain": draws_per_chain,
             "thin": thin,
+            "split_merges": split_merges,
             "keep_allocations": keep,
         },
         compile_seconds=programs.seconds,
@@ -135,8 +138,9 @@ def with_allocations(tree: xr.DataTree, labels: np.ndarray, num_labels: int) -> 
 class _Programs:
     """The compiled chunk for each number of slots, shared by the chains' threads, and the seconds they took."""
 
-    def __init__(self, points: Array, prior: Conjugate, thin: int, length: int, keep: bool):
-        self.points, self.prior, self.thin, self.length, self.keep = points, prior, thin, length, keep
+    def __init__(self, points: Array, prior: Conjugate, thin: int, split_merges: int, length: int, keep: bool):
+        self.points, self.prior, self.length, self.keep = points, prior, length, keep
+        self.thin, self.split_merges = thin, split_merges
         self.made, self.lock, self.seconds = {}, threading.Lock(), 0.0
 
     def compile(self, slots: int, state: _collapsed.State):
@@ -152,7 +156,7 @@ class _Programs:
 
         def draw(state, key, points):
             def body(i, state):
-                return _collapsed.step(random.fold_in(key, i), state, points, self.prior, slots)
+                return _collapsed.step(random.fold_in(key, i), state, points, self.prior, slots, self.split_merges)
 
             state = jax.lax.fori_loop(0, self.thin, body, state)
             labels = state.labels.astype(label_type) if self.keep else jnp.zeros(0, label_type)
