@@ -10,7 +10,7 @@ from . import certificate, draws
 from .compression import compress, default_bin_width
 from .data import Dataset
 from .errors import InputError
-from .methods import REGISTRY
+from .methods import ALLOCATE, REGISTRY
 from .methods._run import Progress
 from .posterior import Posterior
 
@@ -32,13 +32,14 @@ def fit(
 
     Where D = 1 and it saves at least half of the points, the method runs on a compressed data set, and the exact log
     likelihood is then evaluated at draws it produced. If the difference exceeds `tolerance` (nats), the bins are halved and
-    the method runs again, at the limit on the full data. The attribute `compression` records what was achieved.
+    the method runs again, at the limit on the full data. The attribute `compression` records what was achieved. Methods
+    in `dpgmm.methods.ALLOCATE` always see the full data: a point cannot be half in one cluster.
     Same seed, same machine: bit-identical draws. Raises `InputError` for an unknown method or option.
     """
     if method not in REGISTRY:
         raise InputError(f"no method {method!r}; there are {', '.join(REGISTRY)}")
     key = jax.random.PRNGKey(seed)
-    for smaller, record in _candidates(posterior.data, compression):
+    for smaller, record in _candidates(posterior.data, compression and method not in ALLOCATE):
         tree = REGISTRY[method](posterior.on(smaller), key, progress=progress, **options)
         if smaller is not posterior.data:
             record["max_error"] = certificate.largest_error(tree, posterior.data, smaller)

@@ -11,8 +11,10 @@ import numpyro
 from jax import Array
 
 from . import distributions, mixture
+from .concentration import Concentration
 from .data import Dataset
 from .errors import InputError
+from .gaussian import BaseMeasure
 from .transforms import Transform
 
 Parameters = dict[str, Array]
@@ -34,6 +36,26 @@ class Components(NamedTuple):
     covariances: Array
 
 
+class Hyperprior(NamedTuple):
+    """Flat prior of the base measure's mean, and ``kappa ~ Gamma(shape, rate)``; parameters `base_mean` and `kappa`."""
+
+    shape: float
+    rate: float
+
+
+class Conjugate(NamedTuple):
+    """The prior again, as Gibbs samplers and exact answers want it: normal-inverse-Wishart, and a rule for weights.
+
+    `weights` is ``"sticks"``, the truncated Dirichlet process, or ``"dirichlet"``, ``Dirichlet(a/K, .., a/K)``. `base` holds
+    starting values of its mean and kappa where there is a `hyperprior`.
+    """
+
+    base: BaseMeasure
+    concentration: Concentration
+    weights: str
+    hyperprior: Hyperprior | None = None
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Posterior:
     """One model bound to one data set.
@@ -41,7 +63,7 @@ class Posterior:
     A model file gives `log_prior(parameters) -> ()` in plain JAX, the same prior as `prior_program() -> Mixture` in
     NumPyro, `mixture(parameters) -> Mixture`, one `Transform` per site, in an order in which each may use the sites
     before it, and `initial(key) -> parameters`, a dispersed start. `parameters` is a dict of arrays keyed by site name.
-    Everything else follows here, once.
+    Everything else follows here, once. `conjugate` is there for methods that need a conjugate prior, where it is one.
     """
 
     name: str
@@ -52,6 +74,7 @@ class Posterior:
     prior_program: Callable[[], Mixture]
     transforms: dict[str, Transform]
     initial: Callable[[Array], Parameters]
+    conjugate: Conjugate | None = None
 
     def log_likelihood(self, parameters: Parameters) -> Array:
         """``sum_n omega_n log sum_k w_k N(x_n | mu_k, Sigma_k)``, nats."""

@@ -19,9 +19,10 @@ from jax import random
 from jax.scipy.stats import gamma
 
 from dpgmm import base_measure, sticks, transforms
+from dpgmm.concentration import Concentration
 from dpgmm.data import Dataset
 from dpgmm.distributions import LogGammas
-from dpgmm.posterior import Mixture, Posterior, check_options
+from dpgmm.posterior import Conjugate, Mixture, Posterior, check_options
 
 
 def posterior(
@@ -78,4 +79,5 @@ def posterior(
             **base_measure.transforms_of(base, data),
         },
         initial=initial,
+        conjugate=Conjugate(base, Concentration(shape, rate), "dirichlet"),
     )

@@ -18,6 +18,8 @@ SHORT = {
     "map": {"restarts": 3, "steps": 60, "snapshots": 5},
     "svi": {"restarts": 2, "max_steps": 1000, "draws_per_restart": 8},
     "nuts": {"chains": 2, "warmup": 30, "draws_per_chain": 10, "max_tree_depth": 4},
+    "gibbs": {"chains": 2, "warmup": 30, "draws_per_chain": 10},
+    "blocked_gibbs": {"chains": 2, "warmup": 30, "draws_per_chain": 10},
 }
 
 

@@ -1,0 +1,141 @@
+"""The kernel of the collapsed Gibbs sampler: one sweep over the points, and the steps for what partitions depend on."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, random
+
+from .. import clusters, concentration, conjugate
+from ..gaussian import BaseMeasure
+from ..posterior import Conjugate
+from ._split_merge import split_merge
+
+
+class State(NamedTuple):
+    """A partition, labels ``(N,)`` by first appearance, and the hyperparameters; `full` once a sweep ran out of slots."""
+
+    labels: Array
+    concentration: Array
+    base_mean: Array
+    kappa: Array
+    full: Array
+
+
+class Kept(NamedTuple):
+    """What is kept of a draw: its clusters' statistics about the prior's mean, padded with empty ones, and the rest."""
+
+    statistics: tuple[Array, Array, Array]
+    concentration: Array
+    base_mean: Array
+    kappa: Array
+
+
+def start(key: Array, points: Array, prior: Conjugate, most: int) -> State:
+    """Dispersed start: the points nearest to each of 1 to `most` randomly chosen points are a cluster."""
+    key_number, key_rows, key_a = random.split(key, 3)
+    number = random.randint(key_number, (), 1, most + 1)
+    centres = points[random.choice(key_rows, points.shape[0], (most,))]
+    scale = jnp.std(points, axis=0)
+    scaled = jnp.where(scale > 0, scale, 1.0)
+    distance = jax.lax.map(lambda c: jnp.sum(((points - c) / scaled) ** 2, axis=-1), centres)
+    labels = jnp.argmin(jnp.where(jnp.arange(most)[:, None] < number, distance, jnp.inf), axis=0)
+    a = random.gamma(key_a, prior.concentration.shape + 1, dtype=points.dtype) / prior.concentration.rate
+    mean, kappa = (jnp.asarray(leaf, points.dtype) for leaf in (prior.base.mean, prior.base.kappa))
+    return State(by_appearance(labels, most), a, mean, kappa, jnp.asarray(False))
+
+
+def step(key: Array, state: State, points: Array, prior: Conjugate, capacity: int, split_merges: int = 0) -> State:
+    """A sweep, `split_merges` proposals, then the concentration, then the base measure where it has a prior.
+
+    Labels stay below `capacity`.
+    """
+    key_sweep, key_a, key_base = random.split(key, 3)
+    base = base_of(state, prior)
+    labels, full = sweep(key_sweep, state.labels, points, state.concentration, base, capacity)
+    for i in range(split_merges if points.shape[0] > 1 else 0):
+        key_split = random.fold_in(key_sweep, i)
+        labels, out = split_merge(key_split, labels, points, state.concentration, base, capacity)
+        full |= out
+    labels = by_appearance(labels, capacity)
+    a = concentration.given_clusters(key_a, state.concentration, labels.max() + 1, points.shape[0], prior.concentration)
+    state = State(labels, a, state.base_mean, state.kappa, state.full | full)
+    return state if prior.hyperprior is None else _sample_base(key_base, state, points, prior, capacity)
+
+
+def sweep(key: Array, labels: Array, points: Array, a: Array, base: BaseMeasure, capacity: int) -> tuple[Array, Array]:
+    """Every point in turn leaves its cluster and takes a seat: algorithm 3 of Neal (2000).
+
+    ``p(z_n = c | others) ~ n_c t_c(x_n)``, or ``a t_0(x_n)`` for a new cluster, in an empty slot. Returns labels, and
+    whether at any time no slot was empty: then the draws are void, and more slots are needed.
+    """
+    centred = points - base.mean
+    base = base._replace(mean=jnp.zeros_like(base.mean))
+    nobody = clusters.empty(base)
+    log_a = jnp.log(a)
+
+    def seat(carry, xs):
+        table, full = carry
+        x, z, u = xs
+        table = clusters.change(table, z, x, -1, base, nobody)
+        free = jnp.argmin(table.counts)
+        log_seats = jnp.log(table.counts).at[free].set(log_a)
+        log_p = log_seats + clusters.log_predictive(table, x, base)
+        p = jnp.cumsum(jnp.exp(log_p - log_p.max()))
+        z = jnp.minimum(jnp.sum(p < u * p[-1]), capacity - 1)
+        full |= table.counts[free] > 0
+        return (clusters.change(table, z, x, 1, base, nobody), full), z
+
+    table = clusters.build(*clusters.statistics(centred, labels, capacity), base)
+    uniforms = random.uniform(key, labels.shape, points.dtype)
+    (table, full), labels = jax.lax.scan(seat, (table, jnp.asarray(False)), (centred, labels, uniforms))
+    return labels, full | (table.counts > 0).all()
+
+
+def base_of(state: State | Kept, prior: Conjugate) -> BaseMeasure:
+    """The base measure with the state's mean and kappa."""
+    return prior.base._replace(mean=state.base_mean, kappa=state.kappa)
+
+
+def kept(state: State, points: Array, prior: Conjugate, capacity: int) -> Kept:
+    """`Kept` of a state."""
+    statistics = clusters.statistics(points - prior.base.mean, state.labels, capacity)
+    return Kept(statistics, state.concentration, state.base_mean, state.kappa)
+
+
+def parameters(key: Array, draw: Kept, prior: Conjugate) -> dict[str, Array]:
+    """Weights, means and covariances given the partition, as sites of the stick-breaking model; empty ones from the prior.
+
+    In order of first appearance the clusters' sticks are ``v_c ~ Beta(n_c, a + sum_{d>c} n_d)``, those of the empty ones
+    ``Beta(1, a)``, and the last component takes what is left. Source: Pitman (1996), section 4.
+    """
+    key_sticks, key_rest, key_components = random.split(key, 3)
+    counts, sums, squares = conjugate.recentre(*draw.statistics, draw.base_mean - prior.base.mean)
+    after = counts[::-1].cumsum()[::-1] - counts
+    here = jnp.where(counts > 0, counts, 1.0)
+    logits = random.loggamma(key_sticks, here) - random.loggamma(key_rest, draw.concentration + after)
+    of_clusters = conjugate.update(counts, sums, squares, base_of(draw, prior))
+    means, scale_trils = conjugate.sample(key_components, of_clusters)
+    sites = {
+        "concentration": draw.concentration,
+        "stick_logits": logits[:-1],
+        "means": means,
+        "scale_trils": scale_trils,
+    }
+    return sites if prior.hyperprior is None else sites | {"base_mean": draw.base_mean, "kappa": draw.kappa}
+
+
+def by_appearance(labels: Array, capacity: int) -> Array:
+    """Labels 0, 1, ... by first appearance: ``(N,)``."""
+    size = labels.shape[0]
+    first = jnp.full(capacity, size).at[labels].min(jnp.arange(size))
+    return jnp.argsort(jnp.argsort(first))[labels]
+
+
+def _sample_base(key: Array, state: State, points: Array, prior: Conjugate, capacity: int) -> State:
+    """Mean and kappa of the base measure given components drawn for the clusters, which are then forgotten."""
+    key_components, key_base = random.split(key)
+    statistics = clusters.statistics(points - state.base_mean, state.labels, capacity)
+    means, scale_trils = conjugate.sample(key_components, conjugate.update(*statistics, base_of(state, prior)))
+    mean, kappa = conjugate.sample_base(key_base, means, scale_trils, statistics[0] > 0, state.kappa, prior.hyperprior)
+    return state._replace(base_mean=mean, kappa=kappa)

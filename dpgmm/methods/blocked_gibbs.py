@@ -1,0 +1,207 @@
+"""Blocked Gibbs sampling of truncated and finite mixtures: every component in every draw, all points at once.
+
+Ishwaran & James (2001), section 5.2, with moves that permute labels. The posterior is exactly that of the other methods,
+labels included; components stand as the sampler left them.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array, random
+from jax.scipy.special import gammaln
+
+from .. import clusters, concentration, conjugate, draws, mixture
+from ..posterior import Conjugate, Mixture, Parameters, Posterior
+from ._run import Progress, compile_timed, run_chains, stack
+from .gibbs import checked, keeps, with_allocations
+
+WORK = 20_000_000
+"""Point-component pairs between two looks at the progress bar and at Ctrl-C, at most 100 draws."""
+PAIRS = 65_536
+"""Point-component pairs evaluated at a time."""
+
+
+class State(NamedTuple):
+    """Sites of the model, and the allocations ``(N,)`` that they were drawn given."""
+
+    parameters: Parameters
+    labels: Array
+
+
+def run(
+    posterior: Posterior,
+    key: Array,
+    *,
+    chains: int = 4,
+    warmup: int = 500,
+    draws_per_chain: int = 1_000,
+    thin: int = 1,
+    keep_allocations: bool | None = None,
+    progress: Progress | None = None,
+) -> xr.DataTree:
+    """Draws of `chains` chains from dispersed starts, one every `thin` sweeps, after `warmup` sweeps.
+
+    `posterior/allocations` (chain, draw, obs), in the smallest integer type, are those that the draw's components were
+    drawn given; by default they are kept where they are at most 256 million. `active_components` is the number of
+    components that they occupy. Deterministic given `key`. Raises `InputError` for models without a conjugate prior and for
+    weighted points.
+    """
+    prior = checked(posterior, "blocked_gibbs", ("sticks", "dirichlet"))
+    num_components = int(posterior.options["truncation"])
+    points = jnp.asarray(posterior.data.points, jax.dtypes.canonicalize_dtype(float))
+    size = points.shape[0]
+    length = int(np.clip(WORK // (size * num_components * thin), 1, 100))
+    keep = keeps(keep_allocations, chains * draws_per_chain * size)
+    key_start, key_chain = random.split(key)
+    starts = [State(posterior.initial(k), jnp.zeros(size, int)) for k in random.split(key_start, chains)]
+    label_type = np.min_scalar_type(num_components - 1)
+
+    def draw(state, key, points):
+        body = lambda i, s: step(random.fold_in(key, i), s, points, prior, posterior)
+        state = jax.lax.fori_loop(0, thin, body, state)
+        active = (jnp.zeros(num_components, int).at[state.labels].add(1) > 0).sum()
+        labels = state.labels.astype(label_type) if keep else jnp.zeros(0, label_type)
+        return state, (state.parameters, active, labels)
+
+    chunk = lambda state, keys, points: jax.lax.scan(lambda s, key: draw(s, key, points), state, keys)
+    warm, total = -(-warmup // thin), -(-warmup // thin) + draws_per_chain
+    step_keys = random.split(key_chain, (chains, -(-total // length), length))
+    compiled, compile_seconds = compile_timed(chunk, starts[0], step_keys[0, 0], points)
+
+    def chain(index, advance):
+        state, out = starts[index], []
+        for begin, keys in zip(range(0, total, length), step_keys[index], strict=True):
+            state, some = compiled(state, keys, points)
+            out.append(jax.device_get(some))
+            phase = "warm-up" if begin < warm else "sampling"
+            active = int(np.median(out[-1][1]))
+            advance(min(length, total - begin), f"chain {index + 1} {phase}, {active} components active")
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[warm:total], *out)
+
+    results, run_seconds = run_chains(chain, chains, total, progress)
+    parameters, active = stack([r[:2] for r in results])
+    tree = draws.build(
+        posterior,
+        parameters,
+        method="blocked_gibbs",
+        options={
+            "chains": chains,
+            "warmup": warmup,
+            "draws_per_chain": draws_per_chain,
+            "thin": thin,
+            "keep_allocations": keep,
+        },
+        compile_seconds=compile_seconds,
+        run_seconds=run_seconds,
+        sample_stats={"active_components": np.asarray(active)},
+    )
+    return with_allocations(tree, np.stack([r[2] for r in results]), num_components) if keep else tree
+
+
+def step(key: Array, state: State, points: Array, prior: Conjugate, posterior: Posterior) -> State:
+    """One sweep: allocations; labels, weights and components being integrated out; then everything given them.
+
+    ``z | w, mu, Sigma``; ``labels | a``; ``a, w | z``; ``mu, Sigma | z``; mean and kappa of the base measure.
+    """
+    key_points, key_labels, key_weights, key_components, key_base = random.split(key, 5)
+    old = state.parameters
+    labels, statistics = allocate(key_points, posterior.mixture(old), points, prior.base.mean)
+    order = permute(key_labels, statistics[0], old["concentration"], prior.weights)
+    counts, sums, squares = (leaf[order] for leaf in statistics)
+    labels = jnp.argsort(order)[labels]
+    base = prior.base
+    if prior.hyperprior is not None:
+        base = base._replace(mean=old["base_mean"], kappa=old["kappa"])
+    about = conjugate.recentre(counts, sums, squares, base.mean - prior.base.mean)
+    means, scale_trils = conjugate.sample(key_components, conjugate.update(*about, base))
+    new = WEIGHTS[prior.weights](key_weights, counts, old["concentration"], prior)
+    new |= {"means": means, "scale_trils": scale_trils}
+    if prior.hyperprior is not None:
+        everybody = jnp.ones(len(counts), bool)
+        mean, kappa = conjugate.sample_base(key_base, means, scale_trils, everybody, base.kappa, prior.hyperprior)
+        new |= {"base_mean": mean, "kappa": kappa}
+    return State(new, labels)
+
+
+def allocate(key: Array, components: Mixture, points: Array, origin: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    """A component for every point, ``(N,)``, from its probabilities; and the components' statistics about `origin`."""
+    size, dim = points.shape
+    num_components = components.log_weights.shape[0]
+    chunk = max(1, min(size, PAIRS // num_components))
+    rows = jnp.pad(points, ((0, -size % chunk), (0, 0)), mode="edge").reshape(-1, chunk, dim)
+    uniforms = random.uniform(key, rows.shape[:2], points.dtype)
+
+    def some(xs):
+        x, u = xs
+        p = jnp.cumsum(jax.nn.softmax(mixture.log_joint_density(*components, x), axis=-1), axis=-1)
+        return jnp.minimum(jnp.sum(p < u[:, None] * p[:, -1:], axis=-1), num_components - 1)
+
+    labels = jax.lax.map(some, (rows, uniforms)).reshape(-1)[:size]
+    return labels, clusters.statistics(points - origin, labels, num_components)
+
+
+def permute(key: Array, counts: Array, a: Array, weights: str) -> Array:
+    """An order of the components: K proposals to swap two labels, weights and components being integrated out.
+
+    What the points say does not depend on labels, so a swap is accepted by the ratio of `log_allocations` alone. Under a
+    Dirichlet prior, where the ratio is one, the order is uniform. Source: Papaspiliopoulos & Roberts (2008), section 3.4,
+    with sticks in place of their integral. ``order[k]`` is the component that becomes k, ``(K,)``.
+    """
+    size = len(counts)
+    if weights == "dirichlet":
+        return random.permutation(key, size)
+    key_pairs, key_accept = random.split(key)
+    pairs = jnp.stack([random.randint(key_pairs, (size,), 0, size), jnp.roll(jnp.arange(size), 1)], axis=1)
+    log_uniforms = jnp.log(random.uniform(key_accept, (size,), counts.dtype))
+
+    def propose(i, carry):
+        order, value = carry
+        j, k = pairs[i]
+        swapped = order.at[j].set(order[k]).at[k].set(order[j])
+        proposed = log_allocations(counts[swapped], a)
+        accept = log_uniforms[i] < proposed - value
+        return jnp.where(accept, swapped, order), jnp.where(accept, proposed, value)
+
+    return jax.lax.fori_loop(0, size, propose, (jnp.arange(size), log_allocations(counts, a)))[0]
+
+
+def log_allocations(counts: Array, a: Array) -> Array:
+    """Log prior of allocations with these counts ``(K,)`` under truncated sticks, which are integrated out, ``()``.
+
+    ``sum_{k<K} log B(1 + n_k, a + sum_{j>k} n_j) - log B(1, a)``.
+    """
+    after = counts[::-1].cumsum()[::-1] - counts
+    n, m = counts[:-1], after[:-1]
+    return jnp.sum(jnp.log(a) + gammaln(1 + n) + gammaln(a + m) - gammaln(1 + a + n + m))
+
+
+def _sticks(key: Array, counts: Array, a: Array, prior: Conjugate) -> Parameters:
+    """Sticks ``v_k | z ~ Beta(1 + n_k, a + sum_{j>k} n_j)``, then the concentration given them."""
+    key_here, key_after, key_a = random.split(key, 3)
+    after = counts[::-1].cumsum()[::-1] - counts
+    here, rest = random.loggamma(key_here, 1 + counts[:-1]), random.loggamma(key_after, a + after[:-1])
+    log_last = jnp.sum(rest - jnp.logaddexp(here, rest))
+    a = concentration.given_sticks(key_a, log_last, len(counts) - 1, prior.concentration)
+    return {"concentration": a, "stick_logits": here - rest}
+
+
+def _dirichlet(key: Array, counts: Array, a: Array, prior: Conjugate) -> Parameters:
+    """The concentration with the weights integrated out, by a slice; the weights; and the total mass, Gamma(a, 1)."""
+    key_a, key_weights, key_total = random.split(key, 3)
+    size, (shape, rate) = len(counts), prior.concentration
+
+    def log_density(log_a):
+        a = jnp.exp(log_a)
+        share = a / size
+        of_components = jnp.sum(gammaln(counts + share) - gammaln(share))
+        return shape * log_a - rate * a + gammaln(a) - gammaln(a + counts.sum()) + of_components
+
+    a = jnp.exp(concentration.slice_step(key_a, log_density, jnp.log(a)))
+    log_masses = random.loggamma(key_weights, counts + a / size)
+    return {"concentration": a, "log_masses": jax.nn.log_softmax(log_masses) + random.loggamma(key_total, a)}
+
+
+WEIGHTS = {"sticks": _sticks, "dirichlet": _dirichlet}

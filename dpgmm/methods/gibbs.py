@@ -1,0 +1,176 @@
+"""Collapsed Gibbs sampling of the untruncated Dirichlet-process mixture: partitions are drawn, parameters follow.
+
+The model is the limit K to infinity of the stick-breaking model: the truncation only says how many components of a draw
+are shown. Neal (2000), algorithm 3, with the concentration by Escobar & West (1995).
+"""
+
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array, random
+
+from .. import draws
+from ..errors import InputError
+from ..posterior import Conjugate, Posterior
+from . import _collapsed
+from ._run import Progress, compile_timed, run_chains, stack
+
+WORK = 200_000
+"""Observations seated between two looks at the progress bar, at Ctrl-C and at the slots, at most 100 draws."""
+SLOTS = 32
+"""Slots for clusters to begin with; doubled as often as they run out."""
+KEEP = 256_000_000
+"""Labels that are kept unasked, over all draws and chains."""
+MOST = 10
+"""Clusters of a start, at most."""
+
+
+def run(
+    posterior: Posterior,
+    key: Array,
+    *,
+    chains: int = 4,
+    warmup: int = 500,
+    draws_per_chain: int = 1_000,
+    thin: int = 1,
+    split_merges: int = 0,
+    keep_allocations: bool | None = None,
+    progress: Progress | None = None,
+) -> xr.DataTree:
+    """Draws of `chains` chains from dispersed starts, one every `thin` sweeps, after `warmup` sweeps.
+
+    `posterior/allocations` (chain, draw, obs) holds the partitions, labels by first appearance, in the smallest integer
+    type; by default where they are at most 256 million. Component k of a draw is its cluster k, its weight, mean and
+    covariance drawn given the partition; components beyond the clusters are draws from the prior, the last one taking the
+    weight that is left. `active_components` is the number of clusters. If clusters outnumber the slots for them, slots
+    are doubled and the chunk of draws runs again: nothing is cut off. Each sweep is followed by `split_merges` proposals
+    to split or merge whole clusters (Jain & Neal 2004). Deterministic given `key`. Raises `InputError` for
+    models without a conjugate stick-breaking prior and for weighted points.
+    """
+    prior = checked(posterior, "gibbs", ("sticks",))
+    points = jnp.asarray(posterior.data.points, jax.dtypes.canonicalize_dtype(float))
+    size = points.shape[0]
+    length = int(np.clip(WORK // (size * thin), 1, 100))
+    keep = keeps(keep_allocations, chains * draws_per_chain * size)
+    key_start, key_chain, key_draw = random.split(key, 3)
+    starts = [_collapsed.start(k, points, prior, MOST) for k in random.split(key_start, chains)]
+    programs = _Programs(points, prior, thin, split_merges, length, keep)
+    programs.compile(SLOTS, starts[0])
+    warm, total = -(-warmup // thin), -(-warmup // thin) + draws_per_chain
+    step_keys = random.split(key_chain, (chains, -(-total // length), length))
+
+    def chain(index, advance):
+        state, slots, out = starts[index], SLOTS, []
+        for begin, keys in zip(range(0, total, length), step_keys[index], strict=True):
+            while (result := programs.compile(slots, state)(state, keys, points))[0].full:
+                slots *= 2
+            state, some = result
+            out.append(jax.device_get(some))
+            clusters = (out[-1][0].statistics[0] > 0).sum(axis=-1)
+            phase = "warm-up" if begin < warm else "sampling"
+            advance(min(length, total - begin), f"chain {index + 1} {phase}, {int(np.median(clusters))} clusters")
+        return out
+
+    results, run_seconds = run_chains(chain, chains, total, progress)
+    # One more than clusters: the last component takes what the others leave.
+    most = 1 + max((some[0].statistics[0] > 0).sum(axis=-1).max() for parts in results for some in parts)
+    width = max(most, int(posterior.options["truncation"]))
+    joined = [jax.tree.map(lambda *a: np.concatenate(a)[warm:total], *(_resized(s, width) for s in r)) for r in results]
+    kept, labels = stack([j[0] for j in joined]), [j[1] for j in joined]
+    keys = random.split(key_draw, (chains, draws_per_chain))
+    sample = lambda pair: _collapsed.parameters(pair[0], pair[1], prior)
+    parameters = jax.jit(lambda *pair: jax.lax.map(lambda row: jax.lax.map(sample, row), pair))(keys, kept)
+    clusters = np.asarray((kept.statistics[0] > 0).sum(axis=-1))
+    tree = draws.build(
+        posterior,
+        parameters,
+        method="gibbs",
+        options={
+            "chains": chains,
+            "warmup": warmup,
+            "draws_per_chain": draws_per_chain,
+            "thin": thin,
+            "split_merges": split_merges,
+            "keep_allocations": keep,
+        },
+        compile_seconds=programs.seconds,
+        run_seconds=run_seconds,
+        sample_stats={"active_components": clusters},
+    )
+    return with_allocations(tree, np.stack(labels), int(clusters.max())) if keep else tree
+
+
+def checked(posterior: Posterior, method: str, rules: tuple[str, ...]) -> Conjugate:
+    """The posterior's conjugate prior, if it has one whose rule for weights is among `rules`, or an `InputError`."""
+    prior, data = posterior.conjugate, posterior.data
+    if prior is None:
+        raise InputError(f"{method}: model {posterior.name} states no conjugate prior; choose map, svi or nuts")
+    if prior.weights not in rules:
+        raise InputError(
+            f"{method}: it samples the untruncated Dirichlet process, which model {posterior.name} is not;"
+            " choose blocked_gibbs"
+        )
+    if (data.weights != 1).any():
+        raise InputError(
+            f"{method}: {data.name} has weighted points, and it allocates points one by one;"
+            " give points of weight 1, repeated where need be"
+        )
+    return prior
+
+
+def keeps(asked: bool | None, number: int) -> bool:
+    """Whether allocations are kept: as asked, or where there are not too many."""
+    return number <= KEEP if asked is None else asked
+
+
+def with_allocations(tree: xr.DataTree, labels: np.ndarray, num_labels: int) -> xr.DataTree:
+    """The tree with `posterior/allocations`, in the smallest integer type that holds the labels."""
+    array = labels.astype(np.min_scalar_type(num_labels - 1))
+    tree["posterior"] = xr.DataTree(
+        tree["posterior"].to_dataset().assign(allocations=(("chain", "draw", "obs"), array))
+    )
+    return tree
+
+
+class _Programs:
+    """The compiled chunk for each number of slots, shared by the chains' threads, and the seconds they took."""
+
+    def __init__(self, points: Array, prior: Conjugate, thin: int, split_merges: int, length: int, keep: bool):
+        self.points, self.prior, self.length, self.keep = points, prior, length, keep
+        self.thin, self.split_merges = thin, split_merges
+        self.made, self.lock, self.seconds = {}, threading.Lock(), 0.0
+
+    def compile(self, slots: int, state: _collapsed.State):
+        with self.lock:
+            if slots not in self.made:
+                keys = random.split(random.PRNGKey(0), self.length)
+                self.made[slots], seconds = compile_timed(self._chunk(slots), state, keys, self.points)
+                self.seconds += seconds
+            return self.made[slots]
+
+    def _chunk(self, slots: int):
+        label_type = np.min_scalar_type(slots - 1)
+
+        def draw(state, key, points):
+            def body(i, state):
+                return _collapsed.step(random.fold_in(key, i), state, points, self.prior, slots, self.split_merges)
+
+            state = jax.lax.fori_loop(0, self.thin, body, state)
+            labels = state.labels.astype(label_type) if self.keep else jnp.zeros(0, label_type)
+            return state, (_collapsed.kept(state, points, self.prior, slots), labels)
+
+        return lambda state, keys, points: jax.lax.scan(lambda s, key: draw(s, key, points), state, keys)
+
+
+def _resized(some, width: int):
+    """Draws with `width` clusters each: empty ones, which come last, are cut or added."""
+    kept, labels = some
+
+    def resize(a):
+        a = a[:, :width]
+        return np.pad(a, ((0, 0), (0, width - a.shape[1]), *((0, 0),) * (a.ndim - 2)))
+
+    return kept._replace(statistics=tuple(map(resize, kept.statistics))), labels
