@@ -25,6 +25,8 @@ QUICK = {
     "map": {"restarts": 4, "steps": 600},
     "svi": {"restarts": 2, "max_steps": 3_000, "draws_per_restart": 250},
     "nuts": {"chains": 2, "warmup": 150, "draws_per_chain": 100, "max_tree_depth": 6},
+    "gibbs": {"chains": 2, "warmup": 20, "draws_per_chain": 50},
+    "blocked_gibbs": {"chains": 2, "warmup": 20, "draws_per_chain": 50},
 }
 
 DataArgument = Annotated[str, typer.Argument(help="Name of a data set, or a .csv/.npy file of numbers.")]
@@ -32,8 +34,8 @@ Model = Annotated[str, typer.Option(help="Name of a model, or the path of a mode
 Truncation = Annotated[int, typer.Option(help="Number of components K.")]
 Columns = Annotated[str | None, typer.Option(help="Columns of the file, separated by commas.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same machine: same numbers.")]
-Chains = Annotated[int, typer.Option(min=1, help="NUTS chains.")]
-Warmup = Annotated[int, typer.Option(min=1, help="NUTS warm-up transitions a chain.")]
+Chains = Annotated[int, typer.Option(min=1, help="Chains of NUTS and Gibbs.")]
+Warmup = Annotated[int, typer.Option(min=1, help="Warm-up transitions a chain.")]
 Draws = Annotated[int, typer.Option(min=4, help="Draws a chain, and a guide.")]
 Restarts = Annotated[int, typer.Option(min=1, help="Restarts of MAP; SVI takes a quarter.")]
 Compression = Annotated[bool, typer.Option(help="Certified compression of one-dimensional data.")]
@@ -228,7 +230,9 @@ def _options(quick: bool, chains: int, warmup: int, kept: int, restarts: int) ->
     return {
         "map": {"restarts": restarts},
         "svi": {"restarts": max(2, restarts // 4), "draws_per_restart": kept},
-        "nuts": {"chains": chains, "warmup": warmup, "draws_per_chain": kept},
+        **dict.fromkeys(
+            ("nuts", "gibbs", "blocked_gibbs"), {"chains": chains, "warmup": warmup, "draws_per_chain": kept}
+        ),
     }
 
 

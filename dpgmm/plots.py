@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from . import diagnostics
 from .draws import answer, best_chain
 
-COLOURS = {"map": "#0072B2", "svi": "#D55E00", "nuts": "#009E73", "gibbs": "#CC79A7"}
+COLOURS = {"map": "#0072B2", "svi": "#D55E00", "nuts": "#009E73", "gibbs": "#CC79A7", "blocked_gibbs": "#E69F00"}
 """One colour a method, the same in every picture (Okabe & Ito 2008: told apart by the colour-blind)."""
 
 
