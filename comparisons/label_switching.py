@@ -35,7 +35,7 @@ PROBLEMS = (
     Problem("galaxies, symmetric Dirichlet", datasets.galaxies, "symmetric_dirichlet", 6),
 )
 OPTIONS: dict[str, dict[str, Any]] = {
-    "nuts": {"chains": 4, "warmup": 1_000, "draws_per_chain": 1_000},
+    "nuts": {"chains": 4, "warmup": 1_000, "draws_per_chain": 2_000},
     "map": {"restarts": 16, "steps": 3_000},
 }
 QUICK: dict[str, dict[str, Any]] = {
@@ -127,7 +127,7 @@ def conclusions(numbers: dict[str, dict[str, Any]]) -> list[str]:
             f"quantity that knows no labels has {n['R-hat, invariant']:.3f}.",
             f"{title}: a NUTS chain switches labels {n['NUTS: switches per 1,000 draws']:.0f} times in 1,000 draws, and in "
             f"{n['NUTS: chain pairs labelled differently']:.0%} of the comparisons two chains call the same components "
-            f"by other names; there are {n['NUTS: modes']} modes behind them.",
+            f"by other names; the number of modes behind them is {n['NUTS: modes']}.",
             f"{title}: {n['MAP: restarts']} restarts of MAP end in {n['MAP: modes']} different modes, permutations "
             f"set aside; the best attracts {n['MAP: basin of the best mode']:.0%}. "
             + ("That is more than other names: no relabelling mends it. " if n["MAP: modes"] > 1 else "")

@@ -230,9 +230,9 @@ def _options(quick: bool, chains: int, warmup: int, kept: int, restarts: int) ->
     return {
         "map": {"restarts": restarts},
         "svi": {"restarts": max(2, restarts // 4), "draws_per_restart": kept},
-        **dict.fromkeys(
-            ("nuts", "gibbs", "blocked_gibbs"), {"chains": chains, "warmup": warmup, "draws_per_chain": kept}
-        ),
+        **{
+            m: {"chains": chains, "warmup": warmup, "draws_per_chain": kept} for m in ("nuts", "gibbs", "blocked_gibbs")
+        },
     }
 
 
