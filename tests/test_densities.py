@@ -122,8 +122,8 @@ def test_gradient_in_one_pass_equals_reverse_mode(dim, monkeypatch):
     case = mixture_case(53, dim, 5)
     plain = lambda lw, m, l: case[4] @ mixture.log_density(lw, m, l, case[3])
     monkeypatch.setattr(mixture, "CHUNK", 50)
-    ours = jax.value_and_grad(mixture.log_likelihood, argnums=(0, 1, 2))(*case)
-    theirs = jax.value_and_grad(plain, argnums=(0, 1, 2))(*case[:3])
+    ours = jax.jit(jax.value_and_grad(mixture.log_likelihood, argnums=(0, 1, 2)))(*case)
+    theirs = jax.jit(jax.value_and_grad(plain, argnums=(0, 1, 2)))(*case[:3])
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-12)
     lower = np.tril(np.ones((dim, dim)))
     for mine, truth, mask in zip(ours[1], theirs[1], (1.0, 1.0, lower), strict=True):
@@ -132,8 +132,8 @@ def test_gradient_in_one_pass_equals_reverse_mode(dim, monkeypatch):
 
 def test_hessian_goes_through_the_hand_written_gradient():
     case = mixture_case(20, 1, 3)
-    ours = jax.hessian(lambda m: mixture.log_likelihood(case[0], m, *case[2:]))(case[1])
-    theirs = jax.hessian(lambda m: case[4] @ mixture.log_density(case[0], m, case[2], case[3]))(case[1])
+    ours = jax.jit(jax.hessian(lambda m: mixture.log_likelihood(case[0], m, *case[2:])))(case[1])
+    theirs = jax.jit(jax.hessian(lambda m: case[4] @ mixture.log_density(case[0], m, case[2], case[3])))(case[1])
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
@@ -160,7 +160,7 @@ def test_finite_in_float32_under_stress(spread, scale):
         twice = sticks.log_density_sticks(log_weights, a) + sticks.log_density_logits(l, a)
         return likelihood + twice + 1e-3 * jnp.sum(sticks.logits(log_weights))
 
-    value, gradient = jax.value_and_grad(total, argnums=(0, 1, 2, 3))(
+    value, gradient = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2, 3)))(
         l, means, jnp.full(50, np.log(scale), f32), f32(1.5)
     )
     assert value.dtype == f32
