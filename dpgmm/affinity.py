@@ -2,7 +2,8 @@
 
 For components j and k of two mixtures, ``a_jk = sqrt(w_j w'_k) * integral sqrt(N_j N'_k)``. The assignment of one
 mixture's components to the other's that maximises the sum of a_jk names them alike; one less that sum, in [0, 1], is a
-distance of mixtures that knows no labels: zero just for equal ones. No data are needed, and no units matter.
+distance of mixtures that knows no labels: zero for the same components under any names. No data are needed, and no
+units matter.
 """
 
 from typing import NamedTuple
@@ -20,6 +21,10 @@ VISIBLE = 1e-3
 
 ALIKE = 0.5
 """Bhattacharyya coefficient below which an assigned pair is two components, one gone and one new, and not one renamed."""
+
+
+ENTRIES = 1_000_000
+"""Entries of covariances that pairs of components are compared at a time; large batches hang jaxlib 0.10.2 on CPUs."""
 
 
 class Heaviest(NamedTuple):
@@ -75,16 +80,21 @@ class Match(NamedTuple):
     labels: np.ndarray
     """``(T, K)`` by the first mixture's labels."""
     affinity: np.ndarray
-    """``(T,)``: sum of a_jk over the assigned pairs, 1 for equal mixtures."""
+    """``(T,)``: sum of a_jk over the assigned pairs, the visible weights normalised: 1 for the same components."""
 
 
 def match(one: Heaviest, other: Heaviest, num_components: int) -> Match:
     """Assign the visible components of mixtures ``one[t]`` to those of ``other[t]``."""
-    similar = np.asarray(affinities(*one[1:], other[1:]))
+    entries = one.weights.shape[1] * other.weights.shape[1] * one.means.shape[-1] ** 2
+    size = max(1, ENTRIES // entries)
+    parts = [slice(start, start + size) for start in range(0, len(one.weights), size)]
+    similar = np.concatenate([np.asarray(affinities(*one.at(part)[1:], other.at(part)[1:])) for part in parts])
+    similar = np.nan_to_num(similar, nan=0.0)
     labels, total = np.full((len(similar), num_components), -1), np.zeros(len(similar))
     for t, table in enumerate(similar):
         rows, columns = linear_sum_assignment(table, maximize=True)
         total[t] = table[rows, columns].sum()
         both = table[rows, columns] > ALIKE * np.sqrt(one.weights[t, rows] * other.weights[t, columns])
         labels[t, one.labels[t, rows[both]]] = other.labels[t, columns[both]]
-    return Match(labels, total)
+    mass = np.sqrt(one.weights.sum(axis=1) * other.weights.sum(axis=1))
+    return Match(labels, np.divide(total, mass, out=np.zeros_like(total), where=mass > 0))

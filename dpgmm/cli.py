@@ -102,8 +102,12 @@ def fit(
     quick: Quick = False,
 ) -> None:
     """Fit one model by one method and save its draws."""
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: there is no folder {out.parent}; make it, or give --out another")
     posterior = loading.load_model(model)(_data(data_set, columns), truncation=truncation)
-    [name] = _methods(method)[:1]
+    if len(names := _methods(method)) > 1:
+        raise InputError(f"fit takes one method, found {', '.join(names)}; `dpgmm compare` takes several")
+    [name] = names
     tree = _fit(posterior, name, seed, compression, _options(quick, chains, warmup, draws_, restarts).get(name, {}))
     draws.save(tree, out)
     _show(tree, diagnostics.diagnose(tree))

@@ -1,6 +1,7 @@
 """Diagnostics that do not depend on labels, the raw ones beside them, and a verdict in words."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from .errors import InputError
 THRESHOLD = 1.05
 """R-hat above which a quantity counts as not mixed (rank-normalised split R-hat, Vehtari et al. 2021)."""
 GRID = 32
+SHORT = 20
+"""Draws a chain below which a chain's halves cannot be compared."""
 REPEATED = 0.5
 """Share of steps without any change from which on a chain counts as stuck."""
 
@@ -110,7 +113,10 @@ def predictive_density(draws: xr.DataTree, points: np.ndarray | None = None) -> 
         return mixture.log_density(log_weights, means, jnp.linalg.cholesky(covariances), jnp.asarray(points))
 
     density = jax.jit(lambda d: jax.lax.map(lambda chain: jax.lax.map(one, chain, batch_size=64), d))((w, m, c))
-    names = [", ".join(f"{x:.3g}" for x in p) for p in points]
+    # As many digits as tell neighbouring places apart, wherever the data lie.
+    ratio = np.abs(points).max(axis=0) * len(points) / np.maximum(np.ptp(points, axis=0), np.finfo(float).tiny)
+    digits = [min(17, max(3, 1 + math.ceil(math.log10(max(r, 1.0))))) for r in ratio]
+    names = [", ".join(f"{x:.{d}g}" for x, d in zip(p, digits, strict=True)) for p in points]
     return np.asarray(density), names
 
 
@@ -174,6 +180,8 @@ def _row(values: np.ndarray, without_r_hat: bool, of_r_hat: Callable) -> dict[st
     row = {"mean": values.mean(), "sd": values.std(), "mcse_mean": nan, "ess_bulk": nan, "ess_tail": nan, "r_hat": nan}
     if values.shape[1] < 4:
         return row
+    if not np.isfinite(values).all():
+        return row | ({} if without_r_hat else {"r_hat": float("inf")})
     constant = np.ptp(values, axis=1) == 0
     if constant.all():
         # Chains that never move: perfect agreement if at the same value, none otherwise.
@@ -236,6 +244,8 @@ def _verdict(table, invariant, chains, point, num_chains, method) -> tuple[str, 
     if num_chains < 2:
         return "one chain", "One chain says nothing about the others: run at least two."
     inner, raw = (table.loc[table["kind"] == kind, "r_hat"] for kind in ("invariant", "raw"))
+    if inner.isna().all():
+        return "too few draws", "Fewer than four draws a chain say nothing: draw more."
     numbers = f"worst R-hat of an invariant {inner.max():.3f} ({inner.idxmax()}), of a raw weight {raw.max():.2f}"
     if method == "svi":
         same = "agree" if inner.max() < THRESHOLD else "differ"
@@ -250,8 +260,11 @@ def _of_chains(inner: pd.Series, raw: pd.Series, invariant, chains: dict[str, fl
     if still > REPEATED:
         return "not converged: a chain is stuck", f"; a chain does not move in {still:.0%} of its steps"
     if inner.max() >= THRESHOLD:
+        if len(next(iter(invariant.values()))[0]) < SHORT:
+            return "not converged", f"; with fewer than {SHORT} draws a chain there is no telling why"
         apart = [invariant[name] for name, value in inner.items() if value >= THRESHOLD]
-        drift = max((_halves(chain) for v in apart for chain in v if np.ptp(chain) > 0), default=1.0)
+        moving = [chain for v in apart for chain in v if np.isfinite(chain).all() and np.ptp(chain) > 0]
+        drift = max(map(_halves, moving), default=1.0)
         within = f"; worst split R-hat within a chain {drift:.3f}"
         return ("chains in different modes" if drift < 2 * THRESHOLD - 1 else "not converged: chains drift"), within
     if chains and chains["R*"] - 4 * chains["R*, standard error"] > 1:

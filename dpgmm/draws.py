@@ -134,14 +134,32 @@ def check(draws: xr.DataTree, where: str = "draws") -> xr.DataTree:
             raise InputError(f"{where}: posterior/{name} has dimensions {found}, expected {wanted}; see docs/schema.md")
         if not np.isfinite(dataset[name].values).all():
             raise InputError(f"{where}: posterior/{name} is not finite everywhere; remove or refit the broken chain")
+    observed_group = draws["observed_data"].to_dataset()
+    if "points" not in observed_group or observed_group["points"].dims != ("obs", "dim"):
+        raise InputError(f"{where}: observed_data/points must have dimensions ('obs', 'dim'); see docs/schema.md")
     return draws
 
 
 def best_chain(draws: xr.DataTree) -> int:
     """The chain with the highest evidence lower bound, where a method has one, else with the highest log joint."""
     if "elbo" in draws.attrs:
-        return int(np.argmax(draws.attrs["elbo"]))
-    return int(draws["sample_stats"].to_dataset()["log_joint"].values.max(axis=1).argmax())
+        return int(np.argmax(np.nan_to_num(np.atleast_1d(draws.attrs["elbo"]), nan=-np.inf)))
+    return int(log_joint_of(draws).max(axis=1).argmax())
+
+
+def log_joint_of(draws: xr.DataTree) -> np.ndarray:
+    """Log joint ``(chain, draw)``, minus infinity where it is no number; zeros where the draws do not record it."""
+    stats = draws["sample_stats"].to_dataset() if "sample_stats" in draws.children else {}
+    if "log_joint" in stats:
+        return np.nan_to_num(stats["log_joint"].values, nan=-np.inf, neginf=-np.inf, posinf=np.inf)
+    return np.zeros(draws["posterior"].to_dataset()["weights"].shape[:2])
+
+
+def data_of(draws: xr.DataTree) -> Dataset:
+    """The observed points with their weights, one each where none are recorded."""
+    observed = draws["observed_data"].to_dataset()
+    weights = observed["point_weights"].values if "point_weights" in observed else None
+    return Dataset(observed["points"].values, weights)  # pyright: ignore[reportArgumentType]
 
 
 def answer(draws: xr.DataTree) -> xr.DataTree:
@@ -153,7 +171,7 @@ def answer(draws: xr.DataTree) -> xr.DataTree:
     tree = xr.DataTree.from_dict({n: g.isel(chain=[best]) if "chain" in g.dims else g for n, g in groups.items()})
     tree.attrs = dict(draws.attrs)
     if "elbo" in draws.attrs:
-        tree.attrs["elbo"] = np.asarray(draws.attrs["elbo"])[[best]]
+        tree.attrs["elbo"] = np.atleast_1d(draws.attrs["elbo"])[[best]]
     return tree
 
 

@@ -50,13 +50,13 @@ def study(tree: xr.DataTree, method: str = "ecr_iterative_1") -> Labelling:
 
 def few_points(tree: xr.DataTree) -> Dataset:
     """Few weighted points that stand for the observed ones: a compression where D = 1, else evenly spaced rows."""
-    observed = tree["observed_data"].to_dataset()
-    data = Dataset(observed["points"].values, observed["point_weights"].values)
+    data = draws.data_of(tree)
     if data.size <= FEW:
         return data
     if data.dim == 1:
         return compress(data)
-    rows = np.linspace(0, data.size - 1, FEW).astype(int)
+    carries = np.flatnonzero(data.weights)
+    rows = carries[np.unique(np.linspace(0, len(carries) - 1, FEW).astype(int))]
     return Dataset(data.points[rows], data.weights[rows] * data.total_weight / data.weights[rows].sum())
 
 
@@ -76,10 +76,12 @@ def r_hats(tree: xr.DataTree, relabelled: Relabelling) -> pd.DataFrame:
 def rank_changes(tree: xr.DataTree, top: int = 4) -> float:
     """How often the heaviest components of an optimiser's best restart trade places: per 1,000 steps of its path.
 
-    Counted between consecutive snapshots: places among the `top` heaviest at the end whose holder, by label, changes.
+    Counted among the `top` that end heaviest, between consecutive snapshots: pairs of them that change places. Trades
+    that are undone before the next snapshot go unseen.
     """
     path = tree["optimisation"].to_dataset().isel(chain=draws.best_chain(tree))
-    ranks = np.argsort(np.argsort(-path["weights"].values, axis=1, kind="stable"), axis=1)
-    prominent = np.argsort(ranks[-1])[:top]
+    weights = path["weights"].values
+    prominent = weights[:, np.argsort(-weights[-1], kind="stable")[:top]]
+    ahead = prominent[:, :, None] > prominent[:, None, :]
     steps = float(path["snapshot_step"].values[-1] - path["snapshot_step"].values[0])
-    return float((np.diff(ranks[:, prominent], axis=0) != 0).sum() / 2 * 1000 / steps)
+    return float((ahead[1:] != ahead[:-1]).sum() / 2 * 1000 / steps)

@@ -9,11 +9,14 @@ from scipy.sparse.csgraph import connected_components
 
 from . import affinity
 from .affinity import Heaviest
+from .draws import log_joint_of
 
 SAMPLE = 60
 """Draws of a chain among which its most central one is looked for."""
 SAME = 0.03
-"""Distance (one less the affinity) below which two mixtures are the same mode."""
+"""Distance (one less the affinity) below which two mixtures are the same mode, whatever the spread of their chains."""
+SPREAD = 0.9
+"""Quantile of the distances of a chain's draws from its central one: chains that lie nearer than that are one mode."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,7 +25,7 @@ class Atlas:
 
     `mode` (chain,): number of each chain's mode; `labelling` (chain,): number of its labelling within that mode. Chains
     of one mode and two labellings are the same answer under other names. `table`: one row a mode: log joint of its best
-    chain (nats), basin (share of chains), labellings, active components; `distance` (chain, chain): in [0, 1].
+    chain (nats), basin (share of chains), labellings, visible components; `distance` (chain, chain): in [0, 1].
     """
 
     mode: np.ndarray
@@ -32,48 +35,50 @@ class Atlas:
 
 
 def atlas(draws: xr.DataTree, same: float = SAME, min_weight: float = affinity.VISIBLE) -> Atlas:
-    """Group chains whose central draws lie within `same` of each other, whatever their labels (single linkage).
+    """Group chains whose central draws lie near each other, whatever their labels (single linkage).
 
     A chain's central draw is the one that is on average nearest to `SAMPLE` others of it: a medoid, which needs no
-    labels. A restart of gradient MAP has one draw, its mode. The distance is that of `dpgmm.affinity`; draws of one mode
-    differ by its posterior spread, so `same` must lie above that and below what sets modes apart.
+    labels. A restart of gradient MAP has one draw, its mode. The distance is that of `dpgmm.affinity`. Near is `same`, or
+    the spread of the wider of the two chains about its central draw, quantile `SPREAD`, if that is more.
     """
-    posterior, stats = draws["posterior"].to_dataset(), draws["sample_stats"].to_dataset()
+    posterior = draws["posterior"].to_dataset()
     states, num_components = affinity.heaviest(posterior, min_weight), posterior.sizes["component"]
     chains = np.arange(len(states.weights))
-    central = np.array([_medoid(states.at(c), num_components) for c in chains])
+    central, spread = map(np.array, zip(*(_medoid(states.at(c), num_components) for c in chains), strict=True))
     chosen = states.at((chains, central))
     a, b = (i.ravel() for i in np.meshgrid(chains, chains, indexing="ij"))
     matched = affinity.match(chosen.at(a), chosen.at(b), num_components)
     distance = np.clip(1 - matched.affinity, 0, 1).reshape(len(chains), -1)
-    log_joint = stats["log_joint"].values.max(axis=1)
-    mode = _numbered(_connected(distance <= same), -log_joint)
+    log_joint = log_joint_of(draws).max(axis=1)
+    near = np.maximum(same, np.maximum(spread[:, None], spread))
+    mode = _numbered(_connected(distance <= near), -log_joint)
     labels = matched.labels.reshape(len(chains), len(chains), num_components)
     alike = ((labels < 0) | (labels == np.arange(num_components))).all(axis=2)
     labelling = np.zeros(len(chains), int)
     for m in np.unique(mode):
         within = np.flatnonzero(mode == m)
         labelling[within] = _numbered(_connected(alike[np.ix_(within, within)]), within)
-    active = stats["active_components"].values[chains, central]
+    visible = (chosen.weights > 0).sum(axis=1)
     rows = [
         {
             "mode": m,
             "log joint": log_joint[mode == m].max(),
             "basin": (mode == m).mean(),
             "labellings": labelling[mode == m].max() + 1,
-            "active components": active[mode == m].mean(),
+            "visible components": visible[mode == m].mean(),
         }
         for m in np.unique(mode)
     ]
     return Atlas(mode, labelling, pd.DataFrame(rows), distance)
 
 
-def _medoid(chain: Heaviest, num_components: int) -> int:
-    """Position of the draw with the highest mean affinity to others."""
+def _medoid(chain: Heaviest, num_components: int) -> tuple[int, float]:
+    """Position of the draw with the highest mean affinity to others, and the spread of the others about it."""
     looks = np.unique(np.linspace(0, len(chain.weights) - 1, min(SAMPLE, len(chain.weights))).astype(int))
     a, b = (i.ravel() for i in np.meshgrid(looks, looks, indexing="ij"))
     similar = affinity.match(chain.at(a), chain.at(b), num_components).affinity.reshape(len(looks), -1)
-    return int(looks[similar.mean(axis=1).argmax()])
+    best = similar.mean(axis=1).argmax()
+    return int(looks[best]), float(np.quantile(1 - similar[best], SPREAD))
 
 
 def _connected(linked: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A fixed sample of the observations, and what draws say of their partition: numbers in which no label occurs."""
 
 import json
+from itertools import combinations
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import xarray as xr
 from jax import Array
 
 from . import allocations, base_measure, conjugate, partitions
-from .data import Dataset
+from .draws import data_of, log_joint_of
 from .gaussian import BaseMeasure
 
 SIZE = 100
@@ -26,8 +27,9 @@ class Panel(NamedTuple):
     - `together` (chain, draw, P): probability that the two of a pair come from one component, given the draw.
     - `variation` (chain, draw): variation of information, bits, between the partition of the likeliest components and
       that of the draw of highest log joint.
-    - `log_partition` (chain, draw): log posterior of that partition of the panel, parameters integrated out, nats, up
-      to a constant; None where the model's base measure is not on record.
+    - `log_partition` (chain, draw): log joint density of the panel and that partition of it given the draw's
+      concentration, weights (of the untruncated process) and components integrated out, nats; None but for the
+      stick-breaking model, whose base measure the attributes record.
     - `similarity` (chain, half, n, n): mean probability of each pair to be together, in both halves of every chain.
     """
 
@@ -41,8 +43,8 @@ class Panel(NamedTuple):
     def distances(self) -> tuple[float, float]:
         """Mean absolute difference of similarity entries: largest between two chains, largest between halves of one."""
         chains = self.similarity.mean(axis=1)
-        between = np.abs(chains[:, None] - chains[None]).mean(axis=(2, 3)).max()
-        return float(between), float(np.abs(np.diff(self.similarity, axis=1)).mean(axis=(1, 2, 3)).max())
+        between = max((float(np.abs(a - b).mean()) for a, b in combinations(chains, 2)), default=0.0)
+        return between, float(np.abs(np.diff(self.similarity, axis=1)).mean(axis=(1, 2, 3)).max())
 
 
 def read(draws: xr.DataTree) -> Panel:
@@ -69,7 +71,7 @@ def read(draws: xr.DataTree) -> Panel:
             sums[h] += np.einsum("tnk,tmk->nm", of, of, optimize=True)
         if base is not None:
             log_partition.append(_log_partition(labels, concentration[part], points[positions], base, p.shape[-1]))
-    hard, best = np.concatenate(hard), int(np.argmax(_log_joint(draws, chains * length)))
+    hard, best = np.concatenate(hard), int(np.argmax(log_joint_of(draws)))
     by_draw = lambda parts: np.concatenate(parts).reshape(chains, length, *parts[0].shape[1:])
     return Panel(
         positions,
@@ -93,19 +95,13 @@ def sort_components(posterior: xr.Dataset) -> xr.Dataset:
     return posterior.assign({n: (posterior[n].dims, take(posterior[n].values)) for n in COMPONENTS})
 
 
-def _log_joint(draws: xr.DataTree, length: int) -> np.ndarray:
-    stats = draws["sample_stats"].to_dataset() if "sample_stats" in draws.children else {}
-    return stats["log_joint"].values.ravel() if "log_joint" in stats else np.zeros(length)
-
-
 def _base(draws: xr.DataTree) -> BaseMeasure | None:
     """The base measure that the attributes record, where the model has ours and a concentration."""
     options = json.loads(draws.attrs.get("options", "{}")).get("model", {})
-    if "concentration" not in draws["posterior"].data_vars or not {"component_scale", "df", "kappa"} <= set(options):
+    known = draws.attrs.get("model") == "stick_breaking" and {"component_scale", "df", "kappa"} <= set(options)
+    if not known or "concentration" not in draws["posterior"].data_vars:
         return None
-    observed = draws["observed_data"].to_dataset()
-    data = Dataset(observed["points"].values, observed["point_weights"].values)
-    return base_measure.scaled_to(data, options["component_scale"], options["df"], options["kappa"])
+    return base_measure.scaled_to(data_of(draws), options["component_scale"], options["df"], options["kappa"])
 
 
 @jax.jit

@@ -132,6 +132,7 @@ def _traces(trees: dict[str, xr.DataTree], found: dict[str, diagnostics.Diagnosi
     diagnosis = found["nuts"]
     return {
         "picture": png(plots.traces(trees["nuts"])),
+        "verdict": diagnosis.verdict,
         "raw": diagnosis.worst("raw"),
         "invariant": diagnosis.worst("invariant"),
         "chains": trees["nuts"]["posterior"].sizes["chain"],

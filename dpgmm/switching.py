@@ -8,15 +8,18 @@ import xarray as xr
 
 from . import affinity
 from .affinity import Heaviest
+from .draws import best_chain, log_joint_of
 from .errors import InputError
 
+PROMINENT = 0.01
+"""Weight from which on a component's label counts: lesser ones come and go, and would drown what happens to the others."""
 LOOKS = 200
 """States of a chain, evenly spaced, at which it is compared with the other chains and with the reference."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Switching:
-    """Label switching among visible components, of draws (`what` "draws") or of an optimiser's path ("path").
+    """Label switching among prominent components, of draws (`what` "draws") or of an optimiser's path ("path").
 
     - `per_chain` (chain,): switches per 1,000 steps. A switch is a step after which the best assignment of components to
       those of the step before gives some component another label. Steps of a path are the optimiser's.
@@ -24,7 +27,8 @@ class Switching:
       for one chain.
     - `labellings`, `entropy` (bits): distinct labellings of the reference's components, and the entropy of their
       distribution over states of all chains; the reference is the state of highest log joint (a path's: the last of the
-      chain of lowest loss).
+      best restart).
+    - `min_weight`: weight below which a component does not count: the more components count, the more switches.
     - `steps_between`: draws or steps between the states that were looked at; between two, switches go unseen.
     """
 
@@ -34,6 +38,7 @@ class Switching:
     labellings: int
     entropy: float
     steps_between: float
+    min_weight: float
 
     @property
     def per_1000(self) -> float:
@@ -44,6 +49,7 @@ class Switching:
         """One row of a table."""
         return {
             "of": self.what,
+            "components of weight": self.min_weight,
             "switches per 1,000 steps": self.per_1000,
             "chain pairs labelled differently": self.different_pairs,
             "distinct labellings": self.labellings,
@@ -51,24 +57,24 @@ class Switching:
         }
 
 
-def switching(draws: xr.DataTree, min_weight: float = affinity.VISIBLE) -> list[Switching]:
+def switching(draws: xr.DataTree, min_weight: float = PROMINENT) -> list[Switching]:
     """Label switching of the draws and, where there is one, of the optimiser's path; components of `min_weight` or more.
 
     Components of two states are told apart by `dpgmm.affinity`: no data, no units and no order of the labels enter.
     Raises `InputError` where there is no component of that weight.
     """
     posterior = draws["posterior"].to_dataset()
-    log_joint = draws["sample_stats"].to_dataset()["log_joint"].values
+    log_joint = log_joint_of(draws)
     found = [_of("draws", posterior, np.unravel_index(log_joint.argmax(), log_joint.shape), 1.0, min_weight)]
     if "optimisation" in draws.children:
         path = draws["optimisation"].to_dataset()
-        best = int(np.argmin([row[np.isfinite(row)][-1] for row in path["loss"].values])), path.sizes["snapshot"] - 1
+        best = best_chain(draws), path.sizes["snapshot"] - 1
         spacing = float(np.diff(path["snapshot_step"].values).mean()) if path.sizes["snapshot"] > 1 else 1.0
         found.append(_of("path", path, best, spacing, min_weight))
     return found
 
 
-def table(draws: xr.DataTree, min_weight: float = affinity.VISIBLE) -> pd.DataFrame:
+def table(draws: xr.DataTree, min_weight: float = PROMINENT) -> pd.DataFrame:
     """`switching` as a table, one row for the draws and one for the path."""
     return pd.DataFrame([found.row() for found in switching(draws, min_weight)])
 
@@ -87,13 +93,14 @@ def _of(what: str, group: xr.Dataset, reference, steps_between: float, min_weigh
         _pairs(some, num_components),
         *_labellings(some, states.at(reference), num_components),
         steps_between,
+        min_weight,
     )
 
 
 def _switches(chain: Heaviest, num_components: int) -> float:
     """Switches per step of one chain of states."""
     if len(chain.weights) < 2:
-        return 0.0
+        return float("nan")
     return float(_renamed(affinity.match(chain.at(slice(-1)), chain.at(slice(1, None)), num_components).labels).mean())
 
 

@@ -52,13 +52,16 @@ def stick_logits(num_centred: int = 10) -> Transform:
         return jnp.where(jnp.arange(u.shape[-1]) < num_centred, 0.0, jnp.log(sites["concentration"]))
 
     def constrain(u, sites):
-        log_hazard = u - log_scale(u, sites)
+        # Capped where exp would leave float32; the prior's density is nil long before.
+        log_hazard = jnp.minimum(u - log_scale(u, sites), 80.0)
         hazard = jnp.exp(log_hazard)
-        log_v = jnp.log(-jnp.expm1(-hazard))
+        tiny = log_hazard < -15
+        log_v = jnp.where(tiny, log_hazard - hazard / 2, jnp.log(-jnp.expm1(-jnp.where(tiny, 1.0, hazard))))
         return hazard + log_v, jnp.sum(log_hazard - log_v)
 
     def unconstrain(value, sites):
-        return jnp.log(jax.nn.softplus(value)) + log_scale(value, sites)
+        tiny = value < -30
+        return jnp.where(tiny, value, jnp.log(jax.nn.softplus(jnp.where(tiny, 0.0, value)))) + log_scale(value, sites)
 
     return Transform(constrain, unconstrain)
 

@@ -140,6 +140,26 @@ def test_a_point_estimate_gets_no_r_hat():
     assert diagnosis.table["r_hat"].isna().all()
 
 
+@pytest.mark.parametrize(("length", "verdict"), [(1, "too few draws"), (3, "too few draws"), (5, "not converged")])
+def test_few_draws_claim_nothing(length, verdict):
+    assert diagnostics.diagnose(tree(*(a[:, :length] for a in modes()))).verdict == verdict
+
+
+def test_a_number_that_is_none_is_not_converged():
+    broken = tree(*fine())
+    broken["sample_stats"]["log_joint"][2, 7] = np.nan
+    diagnosis = diagnostics.diagnose(broken)
+    assert diagnosis.worst("invariant") == ("log_joint", np.inf)
+    assert diagnosis.verdict not in ("converged", "converged up to labels")
+
+
+def test_places_of_the_density_keep_their_names_far_from_zero():
+    weights, means = fine()
+    far = tree(weights, means + 1e6)
+    far["observed_data"]["points"] = far["observed_data"]["points"] + 1e6
+    assert len(diagnostics.invariants(far)) == len(diagnostics.invariants(tree(weights, means)))
+
+
 def test_one_chain_has_no_verdict_between_chains():
     assert diagnostics.diagnose(tree(*fine(chains=1))).verdict == "one chain"
 

@@ -10,6 +10,7 @@ from numpyro.infer.util import log_density, potential_energy, unconstrain_fn
 from dpgmm import InputError
 from dpgmm.data import Dataset
 from dpgmm.loading import load_model, names
+from dpgmm.transforms import stick_logits
 
 MODELS = [name for name in names("models") if name != "article"]
 
@@ -77,6 +78,25 @@ def test_unconstrain_inverts_constrain(posterior, start):
     back = posterior.unconstrain(posterior.constrain(start)[0])
     for site, value in start.items():
         np.testing.assert_allclose(back[site], value, rtol=1e-12, atol=1e-12, err_msg=site)
+
+
+@pytest.mark.parametrize("u", [-95.0, -20.0, -15.0, 0.0, 4.0, 90.0])
+def test_stick_coordinates_are_finite_in_float32(u):
+    """Value, Jacobian and gradient at the far ends, against float64; and the way back."""
+    transform = stick_logits(num_centred=1)
+
+    def both(u, dtype):
+        return transform.constrain(jnp.full(3, u, dtype), {"concentration": jnp.asarray(0.7, dtype)})
+
+    total = lambda u: sum(jnp.sum(part) for part in both(u, jnp.float32))
+    single, double = both(u, jnp.float32), both(u, jnp.float64)
+    assert all(np.isfinite(part).all() for part in single)
+    assert np.isfinite(jax.grad(total)(jnp.float32(u)))
+    for low, high in zip(single, double, strict=True):
+        np.testing.assert_allclose(low, high, rtol=2e-5, atol=1e-5)
+    if u < 80:
+        back = transform.unconstrain(single[0], {"concentration": jnp.float32(0.7)})
+        np.testing.assert_allclose(back, np.full(3, u), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from dpgmm import InputError, affinity, atlas, switching
+from dpgmm import InputError, affinity, atlas, draws, modes, switching
 
 RNG = np.random.default_rng(5)
 K = 4
@@ -68,6 +68,7 @@ def test_every_planted_switch_is_counted(dim):
     # Pair (1, 2) always differs; 0 differs from 1 where it is swapped, 51 of 101, and from 2 elsewhere.
     assert found.different_pairs == pytest.approx((101 + 101) / 303)
     assert found.labellings == 2
+    assert found.min_weight == 0.01
     share = (51 + 101) / 303
     assert found.entropy == pytest.approx(-(share * np.log2(share) + (1 - share) * np.log2(1 - share)))
 
@@ -93,9 +94,9 @@ def test_paths_are_counted_by_steps():
     arrays = permute(components((2, 11)), np.array([SAME, SWAP])[np.array([[0] * 5 + [1] * 6, [0] * 11])])
     path = group(arrays, "snapshot").assign(loss=(("chain", "step"), np.ones((2, 100))))
     path = path.assign_coords(snapshot_step=("snapshot", np.arange(11) * 10))
-    draws, along = switching(tree([a[:, -1:] for a in arrays], optimisation=path))
-    assert draws.per_1000 == 0
-    assert draws.different_pairs == 1
+    of_draws, along = switching(tree([a[:, -1:] for a in arrays], optimisation=path))
+    assert np.isnan(of_draws.per_1000)
+    assert of_draws.different_pairs == 1
     np.testing.assert_allclose(along.per_chain, [10.0, 0.0])
     assert along.steps_between == 10
 
@@ -127,6 +128,47 @@ def test_atlas_tells_another_name_from_another_mode():
     np.testing.assert_allclose(found.table["log joint"], [0, -5])
     np.testing.assert_allclose(found.table["basin"], [0.75, 0.25])
     np.testing.assert_array_equal(found.table["labellings"], [2, 1])
+
+
+def test_the_spread_of_a_posterior_is_no_mode():
+    """Two halves of one wide chain lie further apart than `SAME` and are one mode; two tight chains there are two."""
+    wide = components((2, 60), noise=1.2)
+    tight = [np.repeat(a[:, :1], 60, axis=1) for a in wide]
+    assert atlas(tree(tight)).distance[0, 1] > modes.SAME
+    assert len(atlas(tree(wide)).table) == 1
+    assert len(atlas(tree(tight)).table) == 2
+
+
+def test_a_mixture_is_like_itself_whatever_is_cut_off():
+    arrays = components((1, 5))
+    arrays[0][..., 2], arrays[0][..., 0] = 0.04, 0.66
+    kept = affinity.heaviest(group(arrays), min_weight=0.05).at(0)
+    np.testing.assert_allclose(affinity.match(kept, kept, K).affinity, 1, rtol=1e-12)
+
+
+def test_many_pairs_in_many_dimensions():
+    """So many at once never came back from one compiled call."""
+    shape, dim, num = (3600,), 5, 12
+    lower = np.eye(dim) + 0.1 * np.tril(RNG.normal(size=(*shape, num, dim, dim)))
+    mixtures = affinity.Heaviest(
+        np.broadcast_to(np.arange(num), (*shape, num)),
+        np.full((*shape, num), 1 / num),
+        5 * RNG.normal(size=(*shape, num, dim)),
+        lower @ np.swapaxes(lower, -1, -2),
+    )
+    found = affinity.match(mixtures, mixtures, num)
+    np.testing.assert_allclose(found.affinity, 1, rtol=1e-9)
+    np.testing.assert_array_equal(found.labels, mixtures.labels)
+
+
+def test_a_restart_that_broke_is_not_the_best():
+    arrays = components((2, 20))
+    log_joint = np.zeros((2, 20))
+    log_joint[0] = np.nan
+    arrays[2][0] = 0.0
+    broken = tree(arrays, log_joint)
+    assert draws.best_chain(broken) == 1
+    assert atlas(broken).mode[1] == 0
 
 
 def test_atlas_ignores_labels():
