@@ -198,7 +198,7 @@ def train(
     state = optimizers.adam(learning_rate).init_fn(parameters)
     settings = {"num_components": num_components, "learning_rate": learning_rate}
     everything = _Points(jnp.asarray(data.points[:, 0], dtype), jnp.asarray(data.weights, dtype))
-    if compress and data.size > BUCKET:
+    if compress and data.size > SIZES[0]:
         run = _descend_in_segments(state, data, everything, steps, tolerance, settings)
     else:
         run = *_descend(state, np.arange(steps, dtype=np.int32), everything, **settings), None
@@ -234,13 +234,13 @@ SEGMENT = 100
 """Steps between two looks at the certificate."""
 ATTEMPTS = 3
 """Times that a segment is run on ever narrower bins before all points are used."""
-BUCKET = 128
-"""Stand-ins are padded to this size or a power of two times it, so that few programs are compiled."""
-WIDEST = 0.2
+SIZES = [128 * factor << doublings >> 1 for doublings in range(40) for factor in (2, 3)]
+"""Stand-ins are padded to one of these sizes (128, 192, 256, 384, ...), so that few programs are compiled."""
+WIDEST = 0.25
 """Widest bin, in standard deviations of the data; other bins are this over a power of two."""
 SCALES_PER_BIN = 2.0
 """A component asks for bins no wider than this many of its scales,"""
-REACH = 7.0
+REACH = 6.0
 """in a neighbourhood of this half-width, in its scales,"""
 NEGLIGIBLE = 0.01
 """if it is expected to hold this many points or more."""
@@ -338,9 +338,7 @@ class _StandIns:
         bins = np.floor(self.points * (2.0**halvings / self.widest))
         starts = np.flatnonzero((np.diff(bins, prepend=np.nan) != 0) | (np.diff(halvings, prepend=-1) != 0))
         points, weights = quadrature(self.points, self.weights, starts, NODES)
-        size = BUCKET
-        while size < len(points):
-            size *= 2
+        size = next(size for size in SIZES if size >= len(points))
         pad = 0, size - len(points)
         padded = np.pad(points, pad, mode="edge"), np.pad(weights, pad)
         return _Points(*(jnp.asarray(a, self.dtype) for a in padded)), len(points)
