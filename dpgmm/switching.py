@@ -49,9 +49,9 @@ class Switching:
         """One row of a table."""
         return {
             "of": self.what,
-            "components of weight": self.min_weight,
+            "least weight": self.min_weight,
             "switches per 1,000 steps": self.per_1000,
-            "chain pairs labelled differently": self.different_pairs,
+            "pairs labelled differently": self.different_pairs,
             "distinct labellings": self.labellings,
             "entropy (bits)": self.entropy,
         }
