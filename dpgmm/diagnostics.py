@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
+from jax import Array
 
 from . import mixture, panel, r_star
 from .affinity import VISIBLE
@@ -107,17 +108,24 @@ def predictive_density(draws: xr.DataTree, points: np.ndarray | None = None) -> 
     ordered = panel.sort_components(posterior)
     w, m, c = (ordered[n].values for n in panel.COMPONENTS)
 
-    def one(draw):
-        weights, means, covariances = draw
-        log_weights = jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))
-        return mixture.log_density(log_weights, means, jnp.linalg.cholesky(covariances), jnp.asarray(points))
-
-    density = jax.jit(lambda d: jax.lax.map(lambda chain: jax.lax.map(one, chain, batch_size=64), d))((w, m, c))
+    density = _log_densities((w, m, c), jnp.asarray(points))
     # As many digits as tell neighbouring places apart, wherever the data lie.
     ratio = np.abs(points).max(axis=0) * len(points) / np.maximum(np.ptp(points, axis=0), np.finfo(float).tiny)
     digits = [min(17, max(3, 1 + math.ceil(math.log10(max(r, 1.0))))) for r in ratio]
     names = [", ".join(f"{x:.{d}g}" for x, d in zip(p, digits, strict=True)) for p in points]
     return np.asarray(density), names
+
+
+@jax.jit
+def _log_densities(components: tuple[Array, Array, Array], points: Array) -> Array:
+    """Log density of every draw's mixture, components with leading axes (chain, draw), to ``(chain, draw, point)``."""
+
+    def one(draw):
+        weights, means, covariances = draw
+        log_weights = jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))
+        return mixture.log_density(log_weights, means, jnp.linalg.cholesky(covariances), points)
+
+    return jax.lax.map(lambda chain: jax.lax.map(one, chain, batch_size=64), components)
 
 
 def sorted_components(draws: xr.DataTree) -> pd.DataFrame:

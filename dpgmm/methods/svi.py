@@ -111,6 +111,7 @@ def run(
 
 def _coordinates_program(posterior: Posterior, like):
     """The posterior on its scaled coordinates as a NumPyro program: guides in data units would depend on the units."""
+    log_density = jax.jit(posterior.log_density)  # The guide's set-up runs the program op by op.
 
     def program():
         sites = {}
@@ -119,7 +120,7 @@ def _coordinates_program(posterior: Posterior, like):
                 dist.constraints.independent(dist.constraints.real, jnp.ndim(leaf)), (), leaf.shape
             )
             sites[name] = numpyro.sample(name, flat)
-        numpyro.factor("log_density", posterior.log_density(sites))
+        numpyro.factor("log_density", log_density(sites))
 
     return program
 
