@@ -1,6 +1,7 @@
 """A fixed sample of the observations, and what draws say of their partition: numbers in which no label occurs."""
 
 import json
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
@@ -109,7 +110,8 @@ def _summaries(p: Array, pairs: np.ndarray) -> tuple[Array, Array]:
     return jnp.argmax(p, axis=-1), jnp.sum(p[:, pairs[:, 0]] * p[:, pairs[:, 1]], axis=-1)
 
 
-def _log_partition(labels: Array, concentration: np.ndarray, points: np.ndarray, base: BaseMeasure, num: int):
-    x = jnp.asarray(points)
-    one = lambda z, a: conjugate.log_posterior(jax.nn.one_hot(z, num, dtype=x.dtype), x, a, base)
-    return jax.jit(lambda z, a: jax.lax.map(lambda za: one(*za), (z, a), batch_size=256))(labels, concentration)
+@partial(jax.jit, static_argnames="num")
+def _log_partition(labels: Array, concentration: Array, points: Array, base: BaseMeasure, num: int) -> Array:
+    """`conjugate.log_posterior` of every draw's partition into at most `num` clusters, ``(T, n)`` to ``(T,)``."""
+    one = lambda z, a: conjugate.log_posterior(jax.nn.one_hot(z, num, dtype=points.dtype), points, a, base)
+    return jax.lax.map(lambda za: one(*za), (labels, concentration), batch_size=256)
