@@ -15,6 +15,8 @@ import xarray as xr
 from jax import Array
 from scipy.optimize import linear_sum_assignment
 
+from .draws import expanded, spread
+
 VISIBLE = 1e-3
 """Weight below which a component is not reported: what it does is of no consequence for the mixture."""
 
@@ -51,9 +53,9 @@ def heaviest(dataset: xr.Dataset, min_weight: float = VISIBLE) -> Heaviest:
         a, order.reshape(order.shape + (1,) * (a.ndim - weights.ndim)), weights.ndim - 1
     )
     taken = take(weights)
-    return Heaviest(
-        order, np.where(taken >= min_weight, taken, 0.0), *(take(dataset[n].values) for n in ("means", "covariances"))
-    )
+    means, stored = take(dataset["means"].values), spread(dataset)
+    stored = stored if stored.shape[weights.ndim - 1] == 1 else take(stored)
+    return Heaviest(order, np.where(taken >= min_weight, taken, 0.0), means, expanded(stored, means))
 
 
 @jax.jit

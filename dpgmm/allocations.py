@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
-from . import mixture
+from . import gaussian, mixture
 
 PAIRS = 4_000_000
 """Draw-point-component triples evaluated at a time: 32 MB of float64."""
@@ -20,7 +20,8 @@ PAIRS = 4_000_000
 def probabilities(weights: Array, means: Array, covariances: Array, points: Array) -> Array:
     """``p[t, n, k] = w_tk N(x_n | mu_tk, Sigma_tk) / sum_j w_tj N(x_n | mu_tj, Sigma_tj)``.
 
-    Shapes: ``weights (T, K)``, ``means (T, K, D)``, ``covariances (T, K, D, D)``, ``points (N, D)`` to ``(T, N, K)``.
+    Shapes: ``weights (T, K)``, ``means (T, K, D)``, ``points (N, D)`` to ``(T, N, K)``; ``covariances (T, K, D, D)``, or
+    ``(T, 1, D, D)``, ``(T, K, D)``, ``(T, K)`` as in `dpgmm.draws.spread`.
     """
     return jax.nn.softmax(_log_joint(weights, means, covariances, points), axis=-1)
 
@@ -49,4 +50,4 @@ def draw(key: Array, weights: np.ndarray, means: np.ndarray, covariances: np.nda
 def _log_joint(weights: Array, means: Array, covariances: Array, points: Array) -> Array:
     log_weights = jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))
     of_draw = jax.vmap(mixture.log_joint_density, in_axes=(0, 0, 0, None))
-    return of_draw(log_weights, means, jnp.linalg.cholesky(covariances), points)
+    return of_draw(log_weights, means, gaussian.factor(covariances, means), points)

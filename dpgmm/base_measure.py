@@ -1,4 +1,14 @@
-"""The base measure of every model: a normal-inverse-Wishart scaled to the data, with its NumPyro program and starts."""
+"""The base measure of every model: a normal-inverse-Wishart scaled to the data, with its NumPyro program and starts.
+
+Site ``scale_trils`` holds the Cholesky factors of the covariances in the smallest form of their type:
+
+- ``full``: ``(K, D, D)``, ``Sigma_k ~ InverseWishart(df, Psi)``;
+- ``tied``: ``(1, D, D)``, one such covariance that all components share;
+- ``diagonal``: ``(K, D)`` standard deviations, ``sigma_kd^2 ~ InverseGamma(df/2, Psi_d/2)``;
+- ``spherical``: ``(K, 1)``, one standard deviation for all dimensions of a component, likewise.
+
+In all of them ``mu_k | Sigma_k ~ N(m, Sigma_k / kappa)``.
+"""
 
 import math
 
@@ -12,64 +22,122 @@ from .data import Dataset
 from .errors import InputError
 from .gaussian import BaseMeasure
 
+COVARIANCES = "full", "diagonal", "tied", "spherical"
+
 
 def scaled_to(
-    data: Dataset, component_scale: float = 0.25, df: float | None = None, kappa: float | None = None
+    data: Dataset,
+    component_scale: float = 0.25,
+    df: float | None = None,
+    kappa: float | None = None,
+    covariance: str = "full",
 ) -> BaseMeasure:
     """Base measure whose typical component has `component_scale` times the data's standard deviation, per dimension.
 
-    ``Psi = (df - D - 1) diag(component_scale * s)^2`` so that ``E[Sigma] = diag(component_scale * s)^2``; the means
-    have the data's mean and, on average, the data's spread: ``kappa = component_scale^2``. ``df = D + 3`` by default,
-    the smallest whole number at which covariances have a finite variance plus one. Shifting and scaling the data
-    shifts and scales this prior and nothing else. Raises `InputError` for options outside their range.
+    ``Psi = (df - d - 1) diag(component_scale * s)^2`` so that ``E[Sigma] = diag(component_scale * s)^2``, or its mean over
+    dimensions for spherical covariances; the means have the data's mean and, on average, the data's spread:
+    ``kappa = component_scale^2``. Blocks have size d, D or 1: ``df = d + 3`` by default, the smallest whole number at which
+    covariances have a finite variance plus one, and a diagonal covariance is distributed as the diagonal of a full one.
+    Shifting and scaling the data shifts and scales this prior and nothing else. Raises `InputError` for options outside
+    their range.
     """
-    df = data.dim + 3.0 if df is None else df
+    if covariance not in COVARIANCES:
+        raise InputError(f"model option covariance = {covariance!r}: it must be one of {', '.join(COVARIANCES)}")
+    size = data.dim if is_triangular(covariance) else 1
+    df = size + 3.0 if df is None else df
     kappa = component_scale**2 if kappa is None else kappa
     checks = {
         "component_scale": (component_scale, 0),
         "kappa": (kappa, 0),
-        "df": (df, data.dim + 1),
+        "df": (df, size + 1),
     }
     for name, (value, bound) in checks.items():
         if not (math.isfinite(value) and value > bound):
             raise InputError(f"model option {name} = {value}: it must be a number above {bound}")
-    spread = component_scale * jnp.asarray(data.scale)
+    typical = component_scale * jnp.asarray(data.scale)
     return BaseMeasure(
         mean=jnp.asarray(data.mean),
         kappa=jnp.asarray(kappa),
         df=jnp.asarray(df),
-        scale_tril=math.sqrt(df - data.dim - 1) * jnp.diag(spread),
+        scale_tril=math.sqrt(df - size - 1) * _blocks(typical, covariance),
     )
 
 
-def log_prior(parameters: dict[str, Array], base: BaseMeasure) -> Array:
+def with_component_sd(base: BaseMeasure, sd: float) -> BaseMeasure:
+    """The same base measure with ``E[Sigma] = sd^2 I``."""
+    size = base.scale_tril.shape[-1]
+    return base._replace(
+        scale_tril=jnp.sqrt(base.df - size - 1) * sd * jnp.broadcast_to(jnp.eye(size), base.scale_tril.shape)
+    )
+
+
+def is_triangular(covariance: str) -> bool:
+    """Whether covariances of this type have entries off the diagonal."""
+    return covariance in ("full", "tied")
+
+
+def is_tied(covariance: str) -> bool:
+    """Whether all components share one covariance."""
+    return covariance == "tied"
+
+
+def in_smallest_form(blocks: Array, covariance: str) -> Array:
+    """Factors in blocks, ``(..., B, d, d)``, as site ``scale_trils`` has them, with the same leading axes."""
+    return blocks[..., 0, :, :] if is_triangular(covariance) else blocks[..., 0, 0]
+
+
+def in_blocks(scale_trils: Array, covariance: str) -> Array:
+    """Inverse of `in_smallest_form`."""
+    return scale_trils[..., None, :, :] if is_triangular(covariance) else scale_trils[..., None, None]
+
+
+def log_prior(parameters: dict[str, Array], base: BaseMeasure, covariance: str) -> Array:
     """Log density of all components' means and Cholesky factors, ``()``."""
-    return jnp.sum(gaussian.log_base_measure(parameters["means"], parameters["scale_trils"], base))
+    means, scale_trils = parameters["means"], parameters["scale_trils"]
+    of_means = gaussian.log_density(means, base.mean, scale_trils / jnp.sqrt(base.kappa))
+    of_factors = gaussian.log_inverse_wishart(in_blocks(scale_trils, covariance), base.df, base.scale_tril)
+    return jnp.sum(of_means) + jnp.sum(of_factors)
 
 
-def program(base: BaseMeasure, num_components: int) -> tuple[Array, Array]:
-    """The same prior as NumPyro sites ``means (K, D)`` and ``scale_trils (K, D, D)``, on NumPyro's own normal."""
-    cholesky = distributions.InverseWishartCholesky(base.df, base.scale_tril)
-    scale_trils = numpyro.sample("scale_trils", cholesky.expand([num_components]).to_event(1))
-    normal = dist.MultivariateNormal(base.mean, scale_tril=scale_trils / jnp.sqrt(base.kappa))
-    means = numpyro.sample("means", normal.to_event(1))
-    return jnp.asarray(means), jnp.asarray(scale_trils)
+def program(base: BaseMeasure, num_components: int, covariance: str) -> tuple[Array, Array]:
+    """The same prior as NumPyro sites ``means (K, D)`` and ``scale_trils``, on NumPyro's own normal and inverse gamma."""
+    prior, count = in_smallest_form(base.scale_tril, covariance), 1 if is_tied(covariance) else num_components
+    dim = base.mean.shape[-1]
+    if is_triangular(covariance):
+        factors = distributions.InverseWishartCholesky(base.df, prior).expand([count]).to_event(1)
+        scale_trils = jnp.asarray(numpyro.sample("scale_trils", factors))
+        normal = dist.MultivariateNormal(base.mean, scale_tril=scale_trils / jnp.sqrt(base.kappa))
+        normal = normal.expand([num_components]).to_event(1)
+    else:
+        variances = dist.InverseGamma(base.df / 2, prior**2 / 2).expand([count, len(prior)])
+        roots = dist.TransformedDistribution(variances, dist.transforms.PowerTransform(0.5))
+        scale_trils = jnp.asarray(numpyro.sample("scale_trils", roots.to_event(2)))
+        normal = dist.Normal(base.mean, scale_trils / jnp.sqrt(base.kappa)).expand([num_components, dim]).to_event(2)
+    return jnp.asarray(numpyro.sample("means", normal)), scale_trils
 
 
-def transforms_of(base: BaseMeasure, data: Dataset) -> dict[str, transforms.Transform]:
+def transforms_of(base: BaseMeasure, data: Dataset, covariance: str) -> dict[str, transforms.Transform]:
     """Coordinates: means in units of the data's spread about its mean, factors in units of a typical component's."""
-    typical = gaussian.diagonal(base.scale_tril) / jnp.sqrt(base.df - data.dim - 1)
-    return {
-        "means": transforms.real(base.mean, jnp.asarray(data.scale)),
-        "scale_trils": transforms.cholesky(typical),
-    }
+    prior = in_smallest_form(base.scale_tril, covariance)
+    scale = 1 / jnp.sqrt(base.df - base.scale_tril.shape[-1] - 1)
+    factors = transforms.bartlett(prior, scale) if is_triangular(covariance) else transforms.positive(scale * prior)
+    return {"means": transforms.real(base.mean, jnp.asarray(data.scale)), "scale_trils": factors}
 
 
-def initial(key: Array, base: BaseMeasure, data: Dataset, num_components: int) -> dict[str, Array]:
+def initial(key: Array, base: BaseMeasure, data: Dataset, num_components: int, covariance: str) -> dict[str, Array]:
     """Dispersed start: means at random points of the data, factors about a typical component's size, log sd 0.3."""
     key_mean, key_scale = random.split(key)
     probability = jnp.asarray(data.weights / data.total_weight)
     rows = random.choice(key_mean, data.size, (num_components,), p=probability)
-    typical = gaussian.diagonal(base.scale_tril) / jnp.sqrt(base.df - data.dim - 1)
-    spread = typical * jnp.exp(0.3 * random.normal(key_scale, (num_components, data.dim)))
-    return {"means": jnp.asarray(data.points)[rows], "scale_trils": spread[..., None] * jnp.eye(data.dim)}
+    count, (blocks, size, _) = 1 if is_tied(covariance) else num_components, base.scale_tril.shape
+    spread = jnp.exp(0.3 * random.normal(key_scale, (count, blocks * size))).reshape(count, blocks, size)
+    typical = gaussian.diagonal(base.scale_tril) / jnp.sqrt(base.df - size - 1)
+    factors = (typical * spread)[..., None] * jnp.eye(size)
+    return {"means": jnp.asarray(data.points)[rows], "scale_trils": in_smallest_form(factors, covariance)}
+
+
+def _blocks(scales: Array, covariance: str) -> Array:
+    """Diagonal factors of standard deviations ``(D,)``, as blocks of a type: ``(B, d, d)``."""
+    if is_triangular(covariance):
+        return jnp.diag(scales)[None]
+    return (scales if covariance == "diagonal" else jnp.sqrt(jnp.mean(scales**2, keepdims=True)))[:, None, None]

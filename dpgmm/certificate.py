@@ -6,8 +6,9 @@ import numpy as np
 import xarray as xr
 from jax import Array
 
-from . import mixture
+from . import gaussian, mixture
 from .data import Dataset
+from .draws import spread
 
 SPREAD, NARROWEST = 48, 16
 """Draws looked at: evenly spaced over chains and draws, and those with the narrowest components that carry data."""
@@ -20,7 +21,7 @@ def largest_error(draws: xr.DataTree, full: Dataset, compressed: Dataset) -> flo
 
     def error(components: tuple[Array, Array, Array]) -> Array:
         weights, means, covariances = components
-        mixed = jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)), means, jnp.linalg.cholesky(covariances)
+        mixed = jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)), means, gaussian.factor(covariances, means)
         exact, approximate = (mixture.log_likelihood(*mixed, *d) for d in data)
         return jnp.abs(exact - approximate)
 
@@ -29,14 +30,16 @@ def largest_error(draws: xr.DataTree, full: Dataset, compressed: Dataset) -> flo
 
 def _components(draws: xr.DataTree) -> tuple[Array, Array, Array]:
     """Components of all draws, in one row."""
-    flat = draws["posterior"].to_dataset().stack(row=("chain", "draw")).transpose("row", ...)
-    weights, means, covariances = (jnp.asarray(flat[name].values) for name in ("weights", "means", "covariances"))
+    posterior = draws["posterior"].to_dataset()
+    arrays = posterior["weights"].values, posterior["means"].values, spread(posterior)
+    weights, means, covariances = (jnp.asarray(a.reshape(-1, *a.shape[2:])) for a in arrays)
     return weights, means, covariances
 
 
 def _worst_and_spread(draws: xr.DataTree, full: Dataset) -> np.ndarray:
     weights, _, covariances = (np.asarray(a) for a in _components(draws))
-    smallest = np.linalg.eigvalsh(covariances)[..., 0]
+    # One dimension: the variance, stored as a number or as a matrix of one entry.
+    smallest = covariances.reshape(*covariances.shape[:2], -1)[..., 0]
     narrowest = np.where(weights * full.total_weight >= 1, smallest, np.inf).min(axis=1)
     evenly = np.linspace(0, len(weights) - 1, min(SPREAD, len(weights))).astype(int)
     return np.unique(np.concatenate([evenly, np.argsort(narrowest)[:NARROWEST]]))

@@ -13,8 +13,9 @@ import xarray as xr
 from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
 from jax import Array
 
-from . import mixture, panel, r_star
+from . import gaussian, mixture, panel, r_star
 from .affinity import VISIBLE
+from .draws import spread
 from .errors import InputError
 
 THRESHOLD = 1.05
@@ -105,10 +106,7 @@ def predictive_density(draws: xr.DataTree, points: np.ndarray | None = None) -> 
     data = draws["observed_data"].to_dataset()["points"].values
     if points is None:
         points = np.linspace(data.min(), data.max(), GRID)[:, None] if data.shape[1] == 1 else _rows(data)
-    ordered = panel.sort_components(posterior)
-    w, m, c = (ordered[n].values for n in panel.COMPONENTS)
-
-    density = _log_densities((w, m, c), jnp.asarray(points))
+    density = _log_densities(panel.sorted_components(posterior), jnp.asarray(points))
     # As many digits as tell neighbouring places apart, wherever the data lie.
     ratio = np.abs(points).max(axis=0) * len(points) / np.maximum(np.ptp(points, axis=0), np.finfo(float).tiny)
     digits = [min(17, max(3, 1 + math.ceil(math.log10(max(r, 1.0))))) for r in ratio]
@@ -123,7 +121,7 @@ def _log_densities(components: tuple[Array, Array, Array], points: Array) -> Arr
     def one(draw):
         weights, means, covariances = draw
         log_weights = jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))
-        return mixture.log_density(log_weights, means, jnp.linalg.cholesky(covariances), points)
+        return mixture.log_density(log_weights, means, gaussian.factor(covariances, means), points)
 
     return jax.lax.map(lambda chain: jax.lax.map(one, chain, batch_size=64), components)
 
@@ -138,7 +136,7 @@ def sorted_components(draws: xr.DataTree) -> pd.DataFrame:
     order = np.argsort(-posterior["weights"].values, axis=-1, kind="stable")
     sort = lambda a: np.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 3)), axis=2)
     weights, means = sort(posterior["weights"].values), sort(posterior["means"].values)
-    scales = np.sqrt(np.diagonal(sort(posterior["covariances"].values), axis1=-2, axis2=-1))
+    scales = sort(np.broadcast_to(_scales(posterior), means.shape))
     columns: dict[str, Any] = {"weight": weights.mean((0, 1)), "weight_sd": weights.std((0, 1))}
     for d in range(means.shape[-1]):
         suffix = "" if means.shape[-1] == 1 else f"_{d}"
@@ -149,6 +147,13 @@ def sorted_components(draws: xr.DataTree) -> pd.DataFrame:
             }
     table = pd.DataFrame(columns)
     return table.loc[table["weight"] > VISIBLE]
+
+
+def _scales(posterior: xr.Dataset) -> np.ndarray:
+    """Standard deviation of every component in every dimension, ``(chain, draw, component or 1, dim or 1)``."""
+    stored, dims = spread(posterior), posterior["means"].ndim
+    variances = np.diagonal(stored, axis1=-2, axis2=-1) if stored.ndim > dims else stored
+    return np.sqrt(variances if variances.ndim == dims else variances[..., None])
 
 
 def summary_row(draws: xr.DataTree, diagnosis: Diagnosis) -> dict[str, Any]:

@@ -104,7 +104,9 @@ class GaussianMixture(dist.Distribution):
         key_label, key_noise = random.split(key)
         labels = random.categorical(key_label, self.log_weights, shape=(*sample_shape, self.event_shape[0]))
         noise = random.normal(key_noise, self.shape(sample_shape))
-        return self.means[labels] + jnp.einsum("...de,...e->...d", self.scale_trils[labels], noise)
+        scale_trils = jnp.broadcast_to(self.scale_trils, (len(self.log_weights), *self.scale_trils.shape[1:]))
+        means = self.means[labels]
+        return means + gaussian.colour(scale_trils[labels], means, noise)
 
     def log_prob(self, value):
         """`mixture.log_likelihood`."""

@@ -21,9 +21,15 @@ from .posterior import Arrays, Parameters, Posterior
 DIMENSIONS = {
     "weights": ("component",),
     "means": ("component", "dim"),
-    "covariances": ("component", "dim", "dim_"),
     "concentration": (),
 }
+SPREADS = {
+    "full": ("covariances", ("component", "dim", "dim_")),
+    "tied": ("covariances", ("dim", "dim_")),
+    "diagonal": ("variances", ("component", "dim")),
+    "spherical": ("variances", ("component",)),
+}
+"""How covariances are stored: in the smallest form of their type."""
 _PACKAGES = ("dpgmm-suite", "jax", "numpyro", "optax", "numpy", "scipy", "arviz-stats", "xarray")
 
 
@@ -73,15 +79,53 @@ def build(
 
 
 def components_dataset(posterior: Posterior, parameters: Parameters, leading: tuple[str, ...]) -> xr.Dataset:
-    """Weights, means, covariances, and the concentration where the model has one, under the `leading` dimensions."""
+    """Weights, means, covariances as in `SPREADS`, and the concentration where the model has one, under `leading`."""
     shape = jax.tree.leaves(parameters)[0].shape[: len(leading)]
     flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[len(leading) :]), parameters)
-    every = lambda p: jax.lax.map(posterior.components, p)
+    every = lambda p: jax.lax.map(posterior.smallest_components, p)
     components = posterior.compile("components", every, flat)[0](flat)
-    arrays = {name: np.asarray(a).reshape(*shape, *a.shape[1:]) for name, a in components._asdict().items()}
+    weights, means, spread = (np.asarray(a).reshape(*shape, *a.shape[1:]) for a in components)
+    arrays = {"weights": weights, "means": means}
     if "concentration" in parameters:
         arrays["concentration"] = np.asarray(parameters["concentration"])
-    return xr.Dataset({name: ((*leading, *DIMENSIONS[name]), array) for name, array in arrays.items()})
+    dataset = xr.Dataset({name: ((*leading, *DIMENSIONS[name]), array) for name, array in arrays.items()})
+    form = _form(weights, means, spread)
+    name, dimensions = SPREADS[form]
+    stored = spread[..., 0, :, :] if form == "tied" else spread[..., 0] if form == "spherical" else spread
+    return dataset.assign({name: ((*leading, *dimensions), stored)})
+
+
+def spread(dataset: xr.Dataset) -> np.ndarray:
+    """Covariances of a group in the schema as stored, with the axis of components: a view, nothing is expanded.
+
+    Shape of the weights ``(..., K)`` and then ``(D, D)``, full; ``(D,)``, variances; or nothing, one variance for all
+    dimensions. Where all components share a covariance it is ``(..., 1, D, D)``.
+    """
+    if "variances" in dataset:
+        return dataset["variances"].values
+    values = dataset["covariances"].values
+    return values if "component" in dataset["covariances"].dims else values[..., None, :, :]
+
+
+def covariances(dataset: xr.Dataset) -> np.ndarray:
+    """Covariances of a group in the schema, ``(..., K, D, D)``, however they are stored; expanded, so ask for few."""
+    return expanded(spread(dataset), dataset["means"].values)
+
+
+def expanded(stored: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """`spread` of components with these means ``(..., K, D)`` as matrices, ``(..., K, D, D)``."""
+    dim = means.shape[-1]
+    if stored.ndim > means.ndim:
+        return np.broadcast_to(stored, (*means.shape, dim))
+    variances = stored if stored.ndim == means.ndim else stored[..., None]
+    return np.broadcast_to(variances, means.shape)[..., None] * np.eye(dim)
+
+
+def _form(weights: np.ndarray, means: np.ndarray, spread: np.ndarray) -> str:
+    """Type of covariance, from shapes."""
+    if spread.ndim > means.ndim:
+        return "tied" if spread.shape[-3] == 1 < weights.shape[-1] else "full"
+    return "spherical" if spread.shape[-1] == 1 else "diagonal"
 
 
 def paths(posterior: Posterior, loss: np.ndarray, history: Parameters, steps: np.ndarray) -> xr.Dataset:
@@ -128,11 +172,16 @@ def check(draws: xr.DataTree, where: str = "draws") -> xr.DataTree:
                 f"{where}: no group {group!r} (found {', '.join(draws.children) or 'none'}); see docs/schema.md"
             )
     dataset = draws["posterior"].to_dataset()
-    for name in ("weights", "means", "covariances"):
-        wanted = ("chain", "draw", *DIMENSIONS[name])
+    stored = "variances" if "variances" in dataset else "covariances"
+    for name in ("weights", "means", stored):
+        known = [d for n, d in SPREADS.values() if n == name] or [DIMENSIONS[name]]
+        wanted = [("chain", "draw", *d) for d in known]
         found = dataset[name].dims if name in dataset else None
-        if found != wanted:
-            raise InputError(f"{where}: posterior/{name} has dimensions {found}, expected {wanted}; see docs/schema.md")
+        if found not in wanted:
+            expected = " or ".join(map(str, wanted))
+            raise InputError(
+                f"{where}: posterior/{name} has dimensions {found}, expected {expected}; see docs/schema.md"
+            )
         if not np.isfinite(dataset[name].values).all():
             raise InputError(f"{where}: posterior/{name} is not finite everywhere; remove or refit the broken chain")
     observed_group = draws["observed_data"].to_dataset()

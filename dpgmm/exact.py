@@ -1,7 +1,8 @@
 """The truth for a handful of points: every partition, or every labelled allocation, with its posterior probability.
 
 A cluster's parameters are integrated out by conjugacy, so that its evidence depends on the set of its points alone: the
-2^n sets are evaluated once, and a partition or an allocation is a sum of table entries. The concentration is fixed or
+2^n sets are evaluated once, and a partition or an allocation is a sum of table entries. (Where clusters share one
+covariance, what is summed is their scatter.) The concentration is fixed or
 integrated out by quadrature. All numbers are float64 by numpy's own arithmetic.
 """
 
@@ -12,6 +13,8 @@ from scipy.special import gammaln, multigammaln  # pyright: ignore[reportAttribu
 from scipy.special import logsumexp as scipy_logsumexp
 
 from . import concentration as prior_of
+from . import conjugate
+from .base_measure import is_tied
 from .concentration import Concentration
 from .errors import InputError
 from .gaussian import BaseMeasure
@@ -83,7 +86,7 @@ def partitions(posterior: Posterior, *, concentration: float | None = None, at: 
     points, prior = _checked(posterior)
     n, at = len(points), _at(posterior, at)
     labels = all_partitions(n)
-    sets = Sets(points, prior.base, at)
+    sets = Sets(points, prior, at)
     members = sets.of(labels, n)
     full = members > 0
     k = full.sum(axis=1)
@@ -112,10 +115,10 @@ def allocations(
             " give fewer points or a smaller truncation"
         )
     labels = np.stack(np.unravel_index(np.arange(num_components**n), (num_components,) * n), axis=1).astype(np.int8)
-    sets = Sets(points, prior.base, at)
+    sets = Sets(points, prior, at)
     members = sets.of(labels, num_components)
     log_prior, seats = _labelled_prior(sets.sizes[members], prior.weights, _prior(prior, concentration))
-    log_joint = log_prior + sets.log_marginals[members].sum(axis=1)
+    log_joint = log_prior + sets.log_evidence(members)
     log_evidence = float(logsumexp(log_joint))
     probability = np.exp(log_joint - log_evidence)
     component = np.stack([probability @ (labels == k) for k in range(num_components)], axis=1)
@@ -157,38 +160,84 @@ def all_partitions(n: int) -> np.ndarray:
 
 
 class Sets:
-    """All 2^n sets of the points, a set being a bit mask: sizes ``(2^n,)``, evidence, and predictive densities at `at`."""
+    """All 2^n sets of the points, a set being a bit mask, and what each brings to the evidence of a partition.
 
-    def __init__(self, points: np.ndarray, base: BaseMeasure, at: np.ndarray):
+    sizes: ``(2^n,)``; scatter: ``(2^n, B, d, d)``, what a set adds to Psi (`conjugate.scatter`); of_mean: ``(2^n,)``, what
+    its mean brings, ``D/2 (log kappa/kappa_n - n log pi)``. The same with each of the points `at` added, ``(2^n, G, ..)``.
+    """
+
+    def __init__(self, points: np.ndarray, prior: Conjugate, at: np.ndarray):
         n = len(points)
         inside = (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(float)
-        mean = np.asarray(base.mean, float)
-        x, y = points - mean, at - mean
-        self.at = at
+        self.base = BaseMeasure(*(np.asarray(leaf, float) for leaf in prior.base))  # pyright: ignore[reportArgumentType]
+        self.tied, self.at = is_tied(prior.covariance), at
+        x, y = points - self.base.mean, at - self.base.mean
         self.sizes = inside.sum(axis=1).astype(int)
-        moments = inside.sum(axis=1), inside @ x, np.einsum("sn,nd,ne->sde", inside, x, x)
-        self.log_marginals = _log_marginal(*moments, base)
-        more = moments[0][:, None] + 1, moments[1][:, None] + y, moments[2][:, None] + y[:, :, None] * y[:, None, :]
-        self.predictive = np.exp(_log_marginal(*more, base) - self.log_marginals[:, None])
+        counts, sums, squares = inside.sum(axis=1), inside @ x, np.tensordot(inside, self._product(x), axes=1)
+        self.scatter, self.of_mean = self._seen(counts, sums, squares)
+        more = counts[:, None] + 1, sums[:, None] + y, squares[:, None] + self._product(y)
+        self.scatter_with, self.of_mean_with = self._seen(*more)
+        self.log_marginals = self._of_covariance(counts, self.scatter) + self.of_mean
+        self.predictive = np.exp(
+            self._of_covariance(more[0], self.scatter_with) + self.of_mean_with - self.log_marginals[:, None]
+        )
 
     def of(self, labels: np.ndarray, num_labels: int) -> np.ndarray:
         """Set of every label in every row, ``(P, n)`` to ``(P, num_labels)``; set 0 is the empty one."""
         bits = 1 << np.arange(labels.shape[1])
         return np.stack([(labels == k) @ bits for k in range(num_labels)], axis=1)
 
+    def log_evidence(self, members: np.ndarray) -> np.ndarray:
+        """Log evidence of partitions into these sets, ``(P, C)`` to ``(P,)``."""
+        if not self.tied:
+            return self.log_marginals[members].sum(axis=1)
+        total = self._total(members)
+        return self._of_covariance(self.sizes[members].sum(axis=1), total) + self.of_mean[members].sum(axis=1)
 
-def _log_marginal(counts: np.ndarray, sums: np.ndarray, squares: np.ndarray, base: BaseMeasure) -> np.ndarray:
-    """`conjugate.log_marginal` in numpy, by determinants: float64 whatever the configuration, and a second statement."""
-    mean, kappa, df, lower = (np.asarray(leaf, float) for leaf in base)
-    dim = len(mean)
-    prior = lower @ lower.T
-    scatter = squares - sums[..., :, None] * sums[..., None, :] / (kappa + counts)[..., None, None]
-    log_det = lambda matrix: np.linalg.slogdet(matrix)[1]
-    return (
-        multigammaln(0.5 * (df + counts), dim) - multigammaln(0.5 * df, dim)
-        + 0.5 * (df * log_det(prior) - (df + counts) * log_det(prior + scatter))
-        + 0.5 * dim * (np.log(kappa / (kappa + counts)) - counts * np.log(np.pi))
-    )  # fmt: skip
+    def density(self, members: np.ndarray, seats: np.ndarray, probability: np.ndarray) -> np.ndarray:
+        """Density of the next point at each of the points `at`, ``(G,)``.
+
+        seats: ``(P, C)``, probability that it joins each set of a partition, set 0 being a new cluster.
+        """
+        if not self.tied:
+            joins = np.bincount(members.ravel(), (probability[:, None] * seats).ravel(), len(self.sizes))
+            return joins @ self.predictive
+        total = self._total(members)
+        n, found = self.sizes[members].sum(axis=1), np.zeros(len(self.at))
+        for column, seat in zip(members.T, seats.T, strict=True):
+            with_point = total[:, None] - self.scatter[column][:, None] + self.scatter_with[column]
+            more = self._of_covariance(n[:, None] + 1, with_point) + self.of_mean_with[column]
+            now = self._of_covariance(n, total) + self.of_mean[column]
+            found += (probability * seat) @ np.exp(more - now[:, None])
+        return found
+
+    def _total(self, members: np.ndarray) -> np.ndarray:
+        """Scatter of all clusters of a partition, ``(P, C)`` to ``(P, B, d, d)``."""
+        total = np.zeros((len(members), *self.scatter.shape[1:]))
+        for column in members.T:
+            total += self.scatter[column]
+        return total
+
+    def _product(self, x: np.ndarray) -> np.ndarray:
+        """``sum_r x_r x_r^T`` block by block: ``(N, D)`` to ``(N, B, d, d)``."""
+        blocks = x.reshape(len(x), *conjugate.shape_of(self.base))
+        return blocks @ np.swapaxes(blocks, -1, -2)
+
+    def _seen(self, counts: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scatter about the posterior mean, and what the mean brings."""
+        kappa = self.base.kappa + counts
+        outer = self._product(sums.reshape(-1, sums.shape[-1])).reshape(squares.shape)
+        of_mean = 0.5 * sums.shape[-1] * (np.log(self.base.kappa / kappa) - counts * np.log(np.pi))
+        return squares - outer / kappa[..., None, None, None], of_mean
+
+    def _of_covariance(self, counts: np.ndarray, scatter: np.ndarray) -> np.ndarray:
+        """What the covariance brings: `conjugate.log_evidence` in numpy, by determinants, as a second statement."""
+        blocks, size, repeats = conjugate.shape_of(self.base)
+        df, lower = self.base.df, self.base.scale_tril
+        more, prior = df + repeats * counts, lower @ np.swapaxes(lower, -1, -2)
+        log_det = lambda matrix: np.linalg.slogdet(matrix)[1].sum(axis=-1)
+        of_gammas = multigammaln(0.5 * more, size) - multigammaln(0.5 * df, size)
+        return blocks * of_gammas + 0.5 * (df * log_det(prior) - more * log_det(prior + scatter))
 
 
 def logsumexp(values: np.ndarray, axis: int | None = None) -> np.ndarray:
@@ -257,13 +306,13 @@ def _by_appearance(labels: np.ndarray) -> np.ndarray:
 
 def _partitions(labels, log_prior, sets: Sets, members, beside, alone) -> Partitions:
     """Everything that follows from the prior: `beside` and `alone` are the probabilities of the next point's seats."""
-    log_joint = log_prior + sets.log_marginals[members].sum(axis=1)
+    log_joint = log_prior + sets.log_evidence(members)
     log_evidence = float(logsumexp(log_joint))
     probability = np.exp(log_joint - log_evidence)
     n = labels.shape[1]
-    # Total probability with which the next point joins each set.
-    joins = np.bincount(members.ravel(), (probability[:, None] * beside * (members > 0)).ravel(), 2**n)
-    joins[0] = probability @ alone
+    # One column more for the new cluster: a set that is empty so far.
+    sets_and_none = np.pad(members, ((0, 0), (0, 1)))
+    seats = np.column_stack([beside * (members > 0), alone])
     similarity = np.array([[probability @ (labels[:, i] == labels[:, j]) for j in range(n)] for i in range(n)])
     return Partitions(
         labels=labels,
@@ -273,7 +322,7 @@ def _partitions(labels, log_prior, sets: Sets, members, beside, alone) -> Partit
         num_clusters=np.bincount(labels.max(axis=1) + 1, probability, n + 1),
         similarity=similarity,
         at=sets.at,
-        predictive=joins @ sets.predictive,
+        predictive=sets.density(sets_and_none, seats, probability),
     )
 
 

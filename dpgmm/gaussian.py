@@ -1,7 +1,10 @@
 """Gaussian and normal-inverse-Wishart densities on Cholesky factors.
 
-A covariance is carried by its lower Cholesky factor L, ``Sigma = L L^T``. For D = 1 the factor is the standard
-deviation and the inverse-Wishart is an inverse-gamma distribution of the variance.
+A covariance is carried by its lower Cholesky factor L, ``Sigma = L L^T``, in the smallest form of its type. Beside means
+``(..., D)`` a factor is triangular, ``(..., D, D)``, or diagonal, ``(..., D)``, or one standard deviation for all
+dimensions, ``(..., 1)``: the number of axes tells the first from the others. An axis of components of length 1 is a factor
+that all share. For D = 1 the factor is the standard deviation and the inverse-Wishart is an inverse-gamma distribution of
+the variance.
 """
 
 from typing import NamedTuple
@@ -17,7 +20,9 @@ LOG_2PI = 1.8378770664093453
 class BaseMeasure(NamedTuple):
     """Normal-inverse-Wishart G0: ``Sigma ~ InverseWishart(df, T T^T)``, ``mu | Sigma ~ N(mean, Sigma / kappa)``.
 
-    Shapes: ``mean (D,)``, ``kappa ()``, ``df ()`` (above D - 1), ``scale_tril (D, D)`` the lower Cholesky factor T.
+    Sigma has B blocks of size d, independent a priori, each of which holds for R dimensions on end: ``D = B d R``. B = 1,
+    d = D is a full covariance, B = D a diagonal one, R = D a spherical one. Shapes: ``mean (D,)``, ``kappa ()``,
+    ``df ()`` (above d - 1), ``scale_tril (B, d, d)`` the lower Cholesky factors T of the blocks.
     """
 
     mean: Array
@@ -31,9 +36,33 @@ def diagonal(matrices: Array) -> Array:
     return jnp.diagonal(matrices, axis1=-2, axis2=-1)
 
 
-def log_determinant(scale_tril: Array) -> Array:
-    """Log determinant of L, half of that of the covariance: ``(..., D, D)`` to ``(...)``."""
+def is_diagonal(scale_tril: Array, mean: Array) -> bool:
+    """Whether a factor that belongs to means ``(..., D)`` is diagonal, ``(..., D)`` or ``(..., 1)``."""
+    return scale_tril.ndim == mean.ndim
+
+
+def log_determinant(scale_tril: Array, mean: Array | None = None) -> Array:
+    """Log determinant of L, half of that of the covariance: ``(..., D, D)`` to ``(...)``.
+
+    With `mean`, L may be diagonal, in any of the forms that the module speaks of.
+    """
+    if mean is not None and is_diagonal(scale_tril, mean):
+        return jnp.sum(jnp.log(jnp.broadcast_to(scale_tril, (*scale_tril.shape[:-1], mean.shape[-1]))), axis=-1)
     return jnp.sum(jnp.log(diagonal(scale_tril)), axis=-1)
+
+
+def factor(covariances: Array, mean: Array) -> Array:
+    """Cholesky factors of covariances ``(..., D, D)``, of variances ``(..., D)``, or of one for all dimensions ``(...)``."""
+    if covariances.ndim > mean.ndim:
+        return jnp.linalg.cholesky(covariances)
+    return jnp.sqrt(covariances if covariances.ndim == mean.ndim else covariances[..., None])
+
+
+def colour(scale_tril: Array, mean: Array, noise: Array) -> Array:
+    """``L noise``, which has covariance Sigma where the noise is standard normal: ``(..., D)``."""
+    if is_diagonal(scale_tril, mean):
+        return scale_tril * noise
+    return jnp.einsum("...de,...e->...d", scale_tril, noise)
 
 
 def inverse(scale_tril: Array) -> Array:
@@ -47,10 +76,14 @@ def inverse(scale_tril: Array) -> Array:
 def log_density(points: Array, mean: Array, scale_tril: Array) -> Array:
     """Log density of ``N(mean, L L^T)``: ``-D/2 log 2 pi - log|L| - |L^{-1}(x - mean)|^2 / 2``.
 
-    Shapes: ``points (..., D)``, ``mean (..., D)``, ``scale_tril (..., D, D)``, broadcast, to ``(...)``.
+    Shapes: ``points (..., D)``, ``mean (..., D)``, ``scale_tril (..., D, D)`` or diagonal, broadcast, to ``(...)``.
     """
-    whitened = jnp.einsum("...de,...e->...d", inverse(scale_tril), points - mean)
-    return -0.5 * (mean.shape[-1] * LOG_2PI + jnp.sum(whitened**2, axis=-1)) - log_determinant(scale_tril)
+    residual, log_det = points - mean, log_determinant(scale_tril, mean)
+    if is_diagonal(scale_tril, mean):
+        whitened = residual / scale_tril
+    else:
+        whitened = jnp.einsum("...de,...e->...d", inverse(scale_tril), residual)
+    return -0.5 * (mean.shape[-1] * LOG_2PI + jnp.sum(whitened**2, axis=-1)) - log_det
 
 
 def log_inverse_wishart(scale_tril: Array, df: Array, prior_tril: Array) -> Array:
@@ -58,7 +91,7 @@ def log_inverse_wishart(scale_tril: Array, df: Array, prior_tril: Array) -> Arra
 
     ``df log|T| - df D/2 log 2 - log Gamma_D(df/2) - (df + D + 1) log|L| - |L^{-1} T|_F^2 / 2`` is the density of Sigma;
     the Jacobian of ``Sigma = L L^T`` adds ``D log 2 + sum_i (D - i + 1) log L_ii``, i from 1 (Muirhead 1982, thm 2.1.9).
-    Shapes: ``scale_tril (..., D, D)``, ``df ()``, ``prior_tril (D, D)`` the factor T, to ``(...)``.
+    Shapes: ``scale_tril (..., D, D)``, ``df ()``, ``prior_tril (..., D, D)`` the factor T, to ``(...)``.
     """
     dim = scale_tril.shape[-1]
     trace = jnp.sum((inverse(scale_tril) @ prior_tril) ** 2, axis=(-2, -1))
@@ -66,12 +99,3 @@ def log_inverse_wishart(scale_tril: Array, df: Array, prior_tril: Array) -> Arra
     density = normaliser - (df + dim + 1) * log_determinant(scale_tril) - 0.5 * trace
     powers = jnp.arange(dim, 0, -1)
     return density + dim * jnp.log(2.0) + jnp.sum(powers * jnp.log(diagonal(scale_tril)), axis=-1)
-
-
-def log_base_measure(mean: Array, scale_tril: Array, base: BaseMeasure) -> Array:
-    """Log density of one component, or of a batch, under the normal-inverse-Wishart `BaseMeasure`.
-
-    Shapes: ``mean (..., D)``, ``scale_tril (..., D, D)`` to ``(...)``. A density of the mean and of the CHOLESKY FACTOR.
-    """
-    of_mean = log_density(mean, base.mean, scale_tril / jnp.sqrt(base.kappa))
-    return of_mean + log_inverse_wishart(scale_tril, base.df, base.scale_tril)

@@ -1,6 +1,7 @@
 """The Gaussian mixture's log likelihood: value and gradient in one pass over the points, streamed in chunks.
 
-With whitened residuals ``z_nk = P_k (x_n - mu_k)``, ``P_k = L_k^{-1}``, and ``c_k = log w_k + log|P_k| - D/2 log 2 pi``,
+With whitened residuals ``z_nk = P_k (x_n - mu_k)``, ``P_k = L_k^{-1}`` or the numbers on its diagonal, and
+``c_k = log w_k + log|P_k| - D/2 log 2 pi``,
 
     log p(x) = sum_n omega_n logsumexp_k (c_k - |z_nk|^2 / 2).
 
@@ -15,6 +16,8 @@ from jax import Array
 
 from . import gaussian
 
+SMALL = 4
+"""Dimensions below which outer products are formed one by one; above, a matrix product needs less memory and time."""
 CHUNK = 65_536
 """Point-component pairs evaluated at a time: small enough for a CPU's cache, large enough to hide the loop."""
 
@@ -24,13 +27,15 @@ def log_likelihood(
 ) -> Array:
     """Log likelihood of weighted points, ``sum_n omega_n log sum_k w_k N(x_n | mu_k, L_k L_k^T)``, in nats.
 
-    Shapes: ``log_weights (K,)``, ``means (K, D)``, ``scale_trils (K, D, D)``, ``points (N, D)``, ``point_weights (N,)``
-    (ones by default) to ``()``. Differentiable in the components; points and point weights are data.
+    Shapes: ``log_weights (K,)``, ``means (K, D)``, ``points (N, D)``, ``point_weights (N,)`` (ones by default) to ``()``;
+    ``scale_trils (K, D, D)``, or ``(1, D, D)``, ``(K, D)``, ``(K, 1)`` as in `dpgmm.posterior.Mixture`. Differentiable in
+    the components; points and point weights are data.
     """
     omega = jnp.ones(points.shape[0], means.dtype) if point_weights is None else point_weights
-    whiteners = gaussian.inverse(scale_trils)
-    offsets = log_weights - gaussian.log_determinant(scale_trils) - 0.5 * means.shape[-1] * gaussian.LOG_2PI
-    chunks = _chunks(points.astype(means.dtype), omega.astype(means.dtype), log_weights.shape[-1])
+    diagonal, dim = gaussian.is_diagonal(scale_trils, means), means.shape[-1]
+    whiteners = 1 / scale_trils if diagonal else gaussian.inverse(scale_trils)
+    offsets = log_weights - gaussian.log_determinant(scale_trils, means) - 0.5 * dim * gaussian.LOG_2PI
+    chunks = _chunks(points.astype(means.dtype), omega.astype(means.dtype), log_weights.shape[-1] * (1 + dim // 4))
     return _sum_over_points(offsets, means, whiteners, *chunks)
 
 
@@ -55,12 +60,22 @@ def _chunks(points: Array, omega: Array, num_components: int) -> tuple[Array, Ar
 def _responsibilities(offsets: Array, means: Array, whiteners: Array, points: Array):
     """Residuals ``(N, K, D)``, whitened residuals ``(N, K, D)``, log density ``(N,)``, responsibilities ``(N, K)``."""
     residuals = points[:, None, :] - means
-    whitened = residuals * whiteners[:, 0] if means.shape[-1] == 1 else jnp.einsum("kde,nke->nkd", whiteners, residuals)
+    whitened = _whitened(whiteners, residuals)
     joint = offsets - 0.5 * jnp.sum(whitened**2, axis=-1)
     peak = jnp.max(joint, axis=-1, keepdims=True)
     likelihood = jnp.exp(joint - peak)
     total = jnp.sum(likelihood, axis=-1, keepdims=True)
     return residuals, whitened, (jnp.log(total) + peak)[:, 0], likelihood / total
+
+
+def _whitened(whiteners, residuals):
+    if whiteners.ndim == 2:
+        return residuals * whiteners
+    if residuals.shape[-1] == 1:
+        return residuals * whiteners[:, 0]
+    if len(whiteners) == 1:
+        return residuals @ whiteners[0].T
+    return jnp.einsum("kde,nke->nkd", whiteners, residuals)
 
 
 def _value(offsets, means, whiteners, points, omega):
@@ -72,9 +87,22 @@ def _value_and_gradient(offsets, means, whiteners, points, omega):
     share = responsibilities[..., None] * whitened
     # Sums over points as products with omega: a matrix-vector product is twice as fast as a reduction of columns here.
     total = lambda terms: jnp.tensordot(omega, terms, axes=1)
-    first, second = total(share), total(share[..., :, None] * residuals[..., None, :])
-    gradient = total(responsibilities), jnp.einsum("kde,kd->ke", whiteners, first), -second
-    return omega @ log_density, gradient
+    first = total(share)
+    if whiteners.ndim == 2:
+        of_means, second = first * whiteners, total(share * residuals)
+    elif means.shape[-1] < SMALL:
+        of_means, second = _pulled(whiteners, first), total(share[..., :, None] * residuals[..., None, :])
+    else:
+        of_means = _pulled(whiteners, first)
+        second = jnp.einsum("nkd,nke->kde", omega[:, None, None] * share, residuals)
+    # What all components, or all dimensions, share is moved by all.
+    shared = [axis for axis, length in enumerate(whiteners.shape) if length == 1 < second.shape[axis]]
+    return omega @ log_density, (total(responsibilities), of_means, -jnp.sum(second, axis=shared, keepdims=True))
+
+
+def _pulled(whiteners, vectors):
+    """``P_k^T v_k``."""
+    return vectors @ whiteners[0] if len(whiteners) == 1 else jnp.einsum("kde,kd->ke", whiteners, vectors)
 
 
 def _accumulate(function, components, chunks):

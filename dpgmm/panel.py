@@ -12,7 +12,7 @@ import xarray as xr
 from jax import Array
 
 from . import allocations, base_measure, conjugate, partitions
-from .draws import data_of, log_joint_of
+from .draws import data_of, log_joint_of, spread
 from .gaussian import BaseMeasure
 
 SIZE = 100
@@ -50,16 +50,17 @@ class Panel(NamedTuple):
 
 def read(draws: xr.DataTree) -> Panel:
     """The `Panel` of draws in the schema, streamed: nothing of size draws x n x components is held."""
-    posterior = sort_components(draws["posterior"].to_dataset())
+    posterior = draws["posterior"].to_dataset()
+    components = sorted_components(posterior)
     points = draws["observed_data"].to_dataset()["points"].values
     order = np.argsort(points[:, 0], kind="stable")
     positions = order[np.unique(np.linspace(0, len(points) - 1, min(SIZE, len(points))).astype(int))]
     first = np.unique(np.linspace(0, len(positions) - 1, PAIRS + 1).astype(int))
     pairs = np.stack([first[:-1], first[1:]], axis=1) if len(first) > 1 else np.zeros((1, 2), int)
     chains, length = posterior["weights"].shape[:2]
-    flat = [posterior[n].values.reshape(chains * length, *posterior[n].shape[2:]) for n in COMPONENTS]
+    flat = [leaf.reshape(chains * length, *leaf.shape[2:]) for leaf in components]
     half = 2 * (np.arange(chains * length) // length) + (np.arange(chains * length) % length >= length // 2)
-    base = _base(draws)
+    base, tied = _base(draws)
     concentration = posterior["concentration"].values.ravel() if base is not None else np.zeros(chains * length)
     together, hard, log_partition, sums = [], [], [], np.zeros((2 * chains, len(positions), len(positions)))
     for part in allocations.chunks(chains * length, len(positions), flat[0].shape[1]):
@@ -71,7 +72,9 @@ def read(draws: xr.DataTree) -> Panel:
             of = p[half[part] == h]
             sums[h] += np.einsum("tnk,tmk->nm", of, of, optimize=True)
         if base is not None:
-            log_partition.append(_log_partition(labels, concentration[part], points[positions], base, p.shape[-1]))
+            log_partition.append(
+                _log_partition(labels, concentration[part], points[positions], base, p.shape[-1], tied)
+            )
     hard, best = np.concatenate(hard), int(np.argmax(log_joint_of(draws)))
     by_draw = lambda parts: np.concatenate(parts).reshape(chains, length, *parts[0].shape[1:])
     return Panel(
@@ -86,23 +89,24 @@ def read(draws: xr.DataTree) -> Panel:
     )
 
 
-COMPONENTS = "weights", "means", "covariances"
-
-
-def sort_components(posterior: xr.Dataset) -> xr.Dataset:
-    """Components of every draw by weight, then mean: sums over them are then the same to the last bit for any labels."""
-    order = np.lexsort((posterior["means"].values[..., 0], posterior["weights"].values), axis=-1)
+def sorted_components(posterior: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights, means and `spread` of every draw by weight, then mean: sums over them are then the same for any labels."""
+    weights, means, covariances = posterior["weights"].values, posterior["means"].values, spread(posterior)
+    order = np.lexsort((means[..., 0], weights), axis=-1)
     take = lambda a: np.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 3)), axis=2)
-    return posterior.assign({n: (posterior[n].dims, take(posterior[n].values)) for n in COMPONENTS})
+    shared = covariances.shape[2] == 1
+    return take(weights), take(means), covariances if shared else take(covariances)
 
 
-def _base(draws: xr.DataTree) -> BaseMeasure | None:
-    """The base measure that the attributes record, where the model has ours and a concentration."""
+def _base(draws: xr.DataTree) -> tuple[BaseMeasure | None, bool]:
+    """The base measure that the attributes record, where the model has ours and a concentration; whether it is tied."""
     options = json.loads(draws.attrs.get("options", "{}")).get("model", {})
     known = draws.attrs.get("model") == "stick_breaking" and {"component_scale", "df", "kappa"} <= set(options)
     if not known or "concentration" not in draws["posterior"].data_vars:
-        return None
-    return base_measure.scaled_to(data_of(draws), options["component_scale"], options["df"], options["kappa"])
+        return None, False
+    covariance = options.get("covariance", "full")
+    fixed = options["component_scale"], options["df"], options["kappa"], covariance
+    return base_measure.scaled_to(data_of(draws), *fixed), base_measure.is_tied(covariance)
 
 
 @jax.jit
@@ -110,8 +114,10 @@ def _summaries(p: Array, pairs: np.ndarray) -> tuple[Array, Array]:
     return jnp.argmax(p, axis=-1), jnp.sum(p[:, pairs[:, 0]] * p[:, pairs[:, 1]], axis=-1)
 
 
-@partial(jax.jit, static_argnames="num")
-def _log_partition(labels: Array, concentration: Array, points: Array, base: BaseMeasure, num: int) -> Array:
+@partial(jax.jit, static_argnames=("num", "tied"))
+def _log_partition(
+    labels: Array, concentration: Array, points: Array, base: BaseMeasure, num: int, tied: bool
+) -> Array:
     """`conjugate.log_posterior` of every draw's partition into at most `num` clusters, ``(T, n)`` to ``(T,)``."""
-    one = lambda z, a: conjugate.log_posterior(jax.nn.one_hot(z, num, dtype=points.dtype), points, a, base)
+    one = lambda z, a: conjugate.log_posterior(jax.nn.one_hot(z, num, dtype=points.dtype), points, a, base, tied)
     return jax.lax.map(lambda za: one(*za), (labels, concentration), batch_size=256)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro
 from jax import Array
 
-from . import distributions, mixture
+from . import distributions, gaussian, mixture
 from .concentration import Concentration
 from .data import Dataset
 from .errors import InputError
@@ -29,7 +29,11 @@ class Arrays(NamedTuple):
 
 
 class Mixture(NamedTuple):
-    """A mixture as the densities want it: ``log_weights (K,)``, ``means (K, D)``, ``scale_trils (K, D, D)``."""
+    """A mixture as the densities want it: ``log_weights (K,)``, ``means (K, D)``, Cholesky factors `scale_trils`.
+
+    Those are ``(K, D, D)``, lower triangular; ``(1, D, D)``, one that all components share; ``(K, D)`` standard deviations;
+    or ``(K, 1)``, one for all dimensions.
+    """
 
     log_weights: Array
     means: Array
@@ -55,13 +59,15 @@ class Conjugate(NamedTuple):
     """The prior again, as Gibbs samplers and exact answers want it: normal-inverse-Wishart, and a rule for weights.
 
     `weights` is ``"sticks"``, the truncated Dirichlet process, or ``"dirichlet"``, ``Dirichlet(a/K, .., a/K)``. `base` holds
-    starting values of its mean and kappa where there is a `hyperprior`.
+    starting values of its mean and kappa where there is a `hyperprior`. `covariance` is a name in
+    `dpgmm.base_measure.COVARIANCES`.
     """
 
     base: BaseMeasure
     concentration: Concentration
     weights: str
     hyperprior: Hyperprior | None = None
+    covariance: str = "full"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,7 +124,16 @@ class Posterior:
     def components(self, parameters: Parameters) -> Components:
         """Weights, means and covariances of one set of parameters; `jax.vmap` it for draws."""
         log_weights, means, scale_trils = self.mixture(parameters)
-        return Components(jnp.exp(log_weights), means, scale_trils @ jnp.swapaxes(scale_trils, -1, -2))
+        covariances = _covariances(scale_trils, means)
+        if covariances.ndim == means.ndim:
+            dim = means.shape[-1]
+            covariances = jnp.broadcast_to(covariances, means.shape)[..., None] * jnp.eye(dim)
+        return Components(jnp.exp(log_weights), means, jnp.broadcast_to(covariances, (*means.shape, means.shape[-1])))
+
+    def smallest_components(self, parameters: Parameters) -> Components:
+        """The same with covariances in the form of `mixture`'s factors, which is the smallest of their type."""
+        log_weights, means, scale_trils = self.mixture(parameters)
+        return Components(jnp.exp(log_weights), means, _covariances(scale_trils, means))
 
     def on(self, data: Dataset | Arrays) -> "Posterior":
         """The same prior, hyperparameters untouched, with the likelihood of other data: a compressed set, say."""
@@ -144,6 +159,13 @@ class Posterior:
     def _functions(self) -> Hashable:
         """What a program may close over: the model's functions, one by one."""
         return self.log_prior, self.mixture, self.initial, self.prior_program, tuple(self.transforms.items())
+
+
+def _covariances(scale_trils: Array, means: Array) -> Array:
+    """``L L^T``, in the form of L."""
+    if gaussian.is_diagonal(scale_trils, means):
+        return scale_trils**2
+    return scale_trils @ jnp.swapaxes(scale_trils, -1, -2)
 
 
 def check_options(truncation: int, **positive: float) -> None:

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from . import gaussian
+
 Sites = dict[str, Array]
 
 
@@ -34,9 +36,13 @@ def real(location: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> Transform:
     return Transform(constrain, lambda value, _: (value - location) / scale)
 
 
-def positive() -> Transform:
-    """``value = exp(u)``: scaling the value only shifts u."""
-    return Transform(lambda u, _: (jnp.exp(u), jnp.sum(u)), lambda value, _: jnp.log(value))
+def positive(scale: ArrayLike = 1.0) -> Transform:
+    """``value = scale exp(u)``: scaling the value only shifts u. `scale` broadcasts against u."""
+
+    def constrain(u, _):
+        return jnp.asarray(scale * jnp.exp(u)), jnp.sum(u + jnp.log(scale))
+
+    return Transform(constrain, lambda value, _: jnp.log(value / scale))
 
 
 def stick_logits(num_centred: int = 10) -> Transform:
@@ -66,24 +72,33 @@ def stick_logits(num_centred: int = 10) -> Transform:
     return Transform(constrain, unconstrain)
 
 
-def cholesky(scale: ArrayLike) -> Transform:
-    """Lower Cholesky factors with rows in units of `scale` ``(D,)``: off-diagonals linear, diagonals exponential.
+def bartlett(prior_tril: ArrayLike, scale: ArrayLike) -> Transform:
+    """Lower Cholesky factors ``L = T B^{-1}`` from the factor B of the precision in units of T = `prior_tril`.
 
-    Shapes: ``u (..., D (D + 1) / 2)``, the lower triangle row by row, to ``(..., D, D)``.
+    Under ``Sigma ~ InverseWishart(df, T T^T)`` the entries of the lower triangular B are independent, normal off the
+    diagonal (Bartlett 1933): components that no data hold see no funnel and no constraint. ``B_ii = exp(-u_ii) / scale``
+    and ``B_ij = u_ij``, so that for D = 1 ``L = T scale exp(u)``. The Jacobian of ``B -> T B^{-1}`` is
+    ``prod_i L_ii^i / prod_i B_ii^(D - i + 1)``, i from 1.
+    Shapes: ``prior_tril (D, D)``, ``u (..., D (D + 1) / 2)``, the lower triangle row by row, to ``(..., D, D)``.
     """
-    scale = jnp.asarray(scale)
-    rows, columns = jnp.tril_indices(scale.shape[0])
+    prior_tril, scale = jnp.asarray(prior_tril), jnp.asarray(scale)
+    dim = prior_tril.shape[0]
+    rows, columns = jnp.tril_indices(dim)
     on_diagonal = rows == columns
+    powers = jnp.arange(1, dim + 1)
 
     def constrain(u, _):
         # The double `where` keeps exp(off-diagonal) out of value and gradient.
-        lower = jnp.where(on_diagonal, jnp.exp(jnp.where(on_diagonal, u, 0.0)), u) * scale[rows]
-        shape = (*u.shape[:-1], *2 * scale.shape)
-        value = jnp.zeros(shape, u.dtype).at[..., rows, columns].set(lower)
-        return value, jnp.sum(jnp.where(on_diagonal, u, 0.0) + jnp.log(scale[rows]))
+        log_diagonal = -u - jnp.log(scale)
+        lower = jnp.where(on_diagonal, jnp.exp(jnp.where(on_diagonal, log_diagonal, 0.0)), u)
+        b = jnp.zeros((*u.shape[:-1], dim, dim), u.dtype).at[..., rows, columns].set(lower)
+        value = jnp.broadcast_to(prior_tril, b.shape) @ gaussian.inverse(b)
+        log_b, log_l = jnp.log(gaussian.diagonal(b)), jnp.log(gaussian.diagonal(value))
+        log_jacobian = jnp.sum(powers * log_l) - jnp.sum(powers[::-1] * log_b)
+        return value, log_jacobian + jnp.sum(jnp.where(on_diagonal, log_diagonal, 0.0))
 
     def unconstrain(value, _):
-        lower = value[..., rows, columns] / scale[rows]
-        return jnp.where(on_diagonal, jnp.log(jnp.where(on_diagonal, lower, 1.0)), lower)
+        lower = (gaussian.inverse(value) @ jnp.broadcast_to(prior_tril, value.shape))[..., rows, columns]
+        return jnp.where(on_diagonal, -jnp.log(jnp.where(on_diagonal, lower, 1.0) * scale), lower)
 
     return Transform(constrain, unconstrain)

@@ -11,8 +11,8 @@ other units `component_sd` is best left alone: a quarter of the data's standard 
 Richardson & Green (1997) is another model, with a finite and uniformly distributed number of components: its posterior of
 that number is not comparable with the number of clusters here.
 
-Sites: those of the stick-breaking model, ``kappa ()`` and ``base_mean (D,)``. The flat prior has density 1 per standard
-deviation of the data in every dimension: it is improper, the posterior is not.
+Sites: those of the stick-breaking model, with its four types of covariance, ``kappa ()`` and ``base_mean (D,)``. The flat
+prior has density 1 per standard deviation of the data in every dimension: it is improper, the posterior is not.
 """
 
 import math
@@ -41,16 +41,16 @@ def posterior(
     df: float | None = None,
     kappa_shape: float = 0.5,
     kappa_rate: float = 50.0,
+    covariance: str = "full",
 ) -> Posterior:
     """Posterior of `truncation` components. `component_sd` in data units: the same in every dimension, if it is given."""
     check_options(truncation, shape=shape, rate=rate, kappa_shape=kappa_shape, kappa_rate=kappa_rate)
     kappa = kappa_shape / kappa_rate
-    base = base_measure.scaled_to(data, df=df, kappa=kappa)
+    base = base_measure.scaled_to(data, df=df, kappa=kappa, covariance=covariance)
     if component_sd is not None:
         if not (math.isfinite(component_sd) and component_sd > 0):
             raise InputError(f"model option component_sd = {component_sd}: it must be a positive number")
-        spread = math.sqrt(float(base.df) - data.dim - 1) * component_sd
-        base = base._replace(scale_tril=spread * jnp.eye(data.dim))
+        base = base_measure.with_component_sd(base, component_sd)
     log_flat = -float(jnp.sum(jnp.log(jnp.asarray(data.scale))))
 
     def learnt(p):
@@ -60,7 +60,7 @@ def posterior(
         of_concentration = gamma.logpdf(p["concentration"], shape, scale=1 / rate)
         of_sticks = sticks.log_density_logits(p["stick_logits"], p["concentration"])
         of_kappa = gamma.logpdf(p["kappa"], kappa_shape, scale=1 / kappa_rate)
-        return of_concentration + of_sticks + of_kappa + log_flat + base_measure.log_prior(p, learnt(p))
+        return of_concentration + of_sticks + of_kappa + log_flat + base_measure.log_prior(p, learnt(p), covariance)
 
     def mixture(p):
         return Mixture(sticks.log_weights(p["stick_logits"]), p["means"], p["scale_trils"])
@@ -73,13 +73,13 @@ def posterior(
         base_mean = numpyro.sample("base_mean", flat)
         numpyro.factor("flat", log_flat)
         hyper = {"kappa": kappa, "base_mean": base_mean}
-        return Mixture(sticks.log_weights(logits), *base_measure.program(learnt(hyper), truncation))
+        return Mixture(sticks.log_weights(logits), *base_measure.program(learnt(hyper), truncation, covariance))
 
     def initial(key):
         key_sticks, key_components = random.split(key)
         concentration = jnp.asarray(shape / rate)
         logits = StickLogits(concentration, truncation - 1).sample(key_sticks)
-        components = base_measure.initial(key_components, base, data, truncation)
+        components = base_measure.initial(key_components, base, data, truncation, covariance)
         hyper = {"kappa": jnp.asarray(kappa), "base_mean": base.mean}
         return {"concentration": concentration, "stick_logits": logits, **hyper, **components}
 
@@ -94,6 +94,7 @@ def posterior(
             "df": float(base.df),
             "kappa_shape": kappa_shape,
             "kappa_rate": kappa_rate,
+            "covariance": covariance,
         },
         log_prior=log_prior,
         mixture=mixture,
@@ -103,8 +104,10 @@ def posterior(
             "stick_logits": transforms.stick_logits(),
             "kappa": transforms.positive(),
             "base_mean": transforms.real(base.mean, jnp.asarray(data.scale)),
-            **base_measure.transforms_of(base, data),
+            **base_measure.transforms_of(base, data, covariance),
         },
         initial=initial,
-        conjugate=Conjugate(base, Concentration(shape, rate), "sticks", Hyperprior(kappa_shape, kappa_rate)),
+        conjugate=Conjugate(
+            base, Concentration(shape, rate), "sticks", Hyperprior(kappa_shape, kappa_rate), covariance
+        ),
     )

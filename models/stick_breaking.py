@@ -6,7 +6,8 @@
     points        x_n ~ sum_k w_k N(mu_k, Sigma_k)
 
 Sites: ``concentration ()``, ``stick_logits (K - 1,)``, ``means (K, D)``, ``scale_trils (K, D, D)``. Sticks are carried as
-logits and covariances as Cholesky factors; densities, and therefore modes, are with respect to those.
+logits and covariances as Cholesky factors; densities, and therefore modes, are with respect to those. `covariance` is
+full, diagonal, tied or spherical: for priors and the shape of ``scale_trils`` see `dpgmm.base_measure`.
 The default Gamma(1, log N) expects about one cluster beside the first, however many points there are: see
 `dpgmm.sticks.default_rate`; Gamma(2, 4) is Escobar & West's (1995) for the galaxies. Those of the base measure are
 documented in `dpgmm.base_measure.scaled_to`. Labels are NOT exchangeable: the prior prefers large weights early.
@@ -34,16 +35,17 @@ def posterior(
     component_scale: float = 0.25,
     df: float | None = None,
     kappa: float | None = None,
+    covariance: str = "full",
 ) -> Posterior:
     """Posterior of `truncation` components; `shape` and `rate` of the concentration, the others of the base measure."""
     rate = sticks.default_rate(data.total_weight) if rate is None else rate
     check_options(truncation, shape=shape, rate=rate)
-    base = base_measure.scaled_to(data, component_scale, df, kappa)
+    base = base_measure.scaled_to(data, component_scale, df, kappa, covariance)
 
     def log_prior(p):
         of_concentration = gamma.logpdf(p["concentration"], shape, scale=1 / rate)
         of_sticks = sticks.log_density_logits(p["stick_logits"], p["concentration"])
-        return of_concentration + of_sticks + base_measure.log_prior(p, base)
+        return of_concentration + of_sticks + base_measure.log_prior(p, base, covariance)
 
     def mixture(p):
         return Mixture(sticks.log_weights(p["stick_logits"]), p["means"], p["scale_trils"])
@@ -51,13 +53,13 @@ def posterior(
     def prior_program():
         concentration = numpyro.sample("concentration", dist.Gamma(shape, rate))
         logits = jnp.asarray(numpyro.sample("stick_logits", StickLogits(concentration, truncation - 1)))
-        return Mixture(sticks.log_weights(logits), *base_measure.program(base, truncation))
+        return Mixture(sticks.log_weights(logits), *base_measure.program(base, truncation, covariance))
 
     def initial(key):
         key_sticks, key_components = random.split(key)
         concentration = jnp.asarray(shape / rate)
         logits = StickLogits(concentration, truncation - 1).sample(key_sticks)
-        components = base_measure.initial(key_components, base, data, truncation)
+        components = base_measure.initial(key_components, base, data, truncation, covariance)
         return {"concentration": concentration, "stick_logits": logits, **components}
 
     return Posterior(
@@ -70,6 +72,7 @@ def posterior(
             "component_scale": component_scale,
             "df": float(base.df),
             "kappa": float(base.kappa),
+            "covariance": covariance,
         },
         log_prior=log_prior,
         mixture=mixture,
@@ -77,8 +80,8 @@ def posterior(
         transforms={
             "concentration": transforms.positive(),
             "stick_logits": transforms.stick_logits(),
-            **base_measure.transforms_of(base, data),
+            **base_measure.transforms_of(base, data, covariance),
         },
         initial=initial,
-        conjugate=Conjugate(base, Concentration(shape, rate), "sticks"),
+        conjugate=Conjugate(base, Concentration(shape, rate), "sticks", covariance=covariance),
     )

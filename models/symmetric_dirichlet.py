@@ -8,7 +8,8 @@ It tends to the Dirichlet-process mixture as K grows (Ishwaran & Zarepour 2002).
 independent Gamma(a / K, 1) masses, ``w = softmax(log_masses)``: weights near zero keep their digits, and permuting the
 labels permutes the arrays and changes nothing else. The total mass, Gamma(a, 1), is not identified by the data.
 Defaults as in models/stick_breaking.py.
-Sites: ``concentration ()``, ``log_masses (K,)``, ``means (K, D)``, ``scale_trils (K, D, D)``.
+Sites: ``concentration ()``, ``log_masses (K,)``, ``means (K, D)``, ``scale_trils (K, D, D)``, or smaller: `covariance` is
+full, diagonal, tied or spherical (`dpgmm.base_measure`).
 """
 
 import jax
@@ -34,16 +35,17 @@ def posterior(
     component_scale: float = 0.25,
     df: float | None = None,
     kappa: float | None = None,
+    covariance: str = "full",
 ) -> Posterior:
     """Posterior of `truncation` components; `shape` and `rate` of the concentration, the others of the base measure."""
     rate = sticks.default_rate(data.total_weight) if rate is None else rate
     check_options(truncation, shape=shape, rate=rate)
-    base = base_measure.scaled_to(data, component_scale, df, kappa)
+    base = base_measure.scaled_to(data, component_scale, df, kappa, covariance)
 
     def log_prior(p):
         of_concentration = gamma.logpdf(p["concentration"], shape, scale=1 / rate)
         of_masses = LogGammas(p["concentration"] / truncation, truncation).log_prob(p["log_masses"])
-        return of_concentration + of_masses + base_measure.log_prior(p, base)
+        return of_concentration + of_masses + base_measure.log_prior(p, base, covariance)
 
     def mixture(p):
         return Mixture(jax.nn.log_softmax(p["log_masses"]), p["means"], p["scale_trils"])
@@ -51,12 +53,12 @@ def posterior(
     def prior_program():
         concentration = numpyro.sample("concentration", dist.Gamma(shape, rate))
         log_masses = numpyro.sample("log_masses", LogGammas(concentration / truncation, truncation))
-        return Mixture(jax.nn.log_softmax(log_masses), *base_measure.program(base, truncation))
+        return Mixture(jax.nn.log_softmax(log_masses), *base_measure.program(base, truncation, covariance))
 
     def initial(key):
         key_masses, key_components = random.split(key)
         log_masses = LogGammas(jnp.asarray(1.0), truncation).sample(key_masses)
-        components = base_measure.initial(key_components, base, data, truncation)
+        components = base_measure.initial(key_components, base, data, truncation, covariance)
         return {"concentration": jnp.asarray(shape / rate), "log_masses": log_masses, **components}
 
     return Posterior(
@@ -69,6 +71,7 @@ def posterior(
             "component_scale": component_scale,
             "df": float(base.df),
             "kappa": float(base.kappa),
+            "covariance": covariance,
         },
         log_prior=log_prior,
         mixture=mixture,
@@ -76,8 +79,8 @@ def posterior(
         transforms={
             "concentration": transforms.positive(),
             "log_masses": transforms.real(),
-            **base_measure.transforms_of(base, data),
+            **base_measure.transforms_of(base, data, covariance),
         },
         initial=initial,
-        conjugate=Conjugate(base, Concentration(shape, rate), "dirichlet"),
+        conjugate=Conjugate(base, Concentration(shape, rate), "dirichlet", covariance=covariance),
     )

@@ -36,7 +36,7 @@ def set_partitions(items):
 
 def evidence(points, base):
     """A cluster's evidence as a chain of multivariate t densities, by the textbook update."""
-    mean, kappa, df, lower = (np.asarray(leaf) for leaf in base)
+    mean, kappa, df, [lower] = (np.asarray(leaf) for leaf in base)
     psi, dim, total = lower @ lower.T, len(mean), 1.0
     for x in points:
         total *= st.multivariate_t.pdf(x, mean, psi * (kappa + 1) / (kappa * (df - dim + 1)), df=df - dim + 1)

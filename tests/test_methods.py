@@ -53,15 +53,25 @@ def test_same_seed_same_bits(name, posterior, fitted):
     assert (other["posterior"]["means"] != fitted[name]["posterior"]["means"]).any()
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_two_dimensions(name):
-    """Off-diagonal covariances, every array with its dimensions; several restarts, which once hung in two dimensions."""
-    posterior = dpgmm.load_model("stick_breaking")(dpgmm.datasets.faithful(), truncation=6)
+FAST = {("map", "tied"), ("svi", "full"), ("nuts", "spherical"), ("gibbs", "diagonal"), ("blocked_gibbs", "full")}
+COMBINATIONS = [
+    pytest.param(name, covariance, marks=() if (name, covariance) in FAST else pytest.mark.slow)
+    for name in REGISTRY
+    for covariance in dpgmm.base_measure.COVARIANCES
+]
+
+
+@pytest.mark.parametrize(("name", "covariance"), COMBINATIONS)
+def test_five_dimensions(name, covariance):
+    """Every array with its dimensions; several restarts, which once hung in two dimensions."""
+    posterior = dpgmm.load_model("stick_breaking")(dpgmm.datasets.thyroid(), truncation=6, covariance=covariance)
     tree = draws.check(dpgmm.fit(posterior, name, **SHORT[name]))
-    covariances = tree["posterior"]["covariances"].values
-    assert covariances.shape[-2:] == (2, 2)
-    np.testing.assert_array_equal(covariances[..., 0, 1], covariances[..., 1, 0])
-    assert (covariances[..., 0, 1] != 0).any()
+    covariances = dpgmm.draws.covariances(tree["posterior"].to_dataset())
+    assert covariances.shape[-3:] == (tree["posterior"].sizes["component"], 5, 5)
+    np.testing.assert_allclose(covariances, np.swapaxes(covariances, -1, -2), rtol=1e-12)
+    assert (np.linalg.eigvalsh(covariances) > 0).all()
+    assert (covariances[..., 0, 1] != 0).any() == (covariance in ("full", "tied"))
+    assert (covariances[..., 0, :, :] == covariances[..., 1, :, :]).all() == (covariance == "tied")
 
 
 @pytest.mark.parametrize("name", REGISTRY)

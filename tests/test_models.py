@@ -37,10 +37,14 @@ def numpyro_statement(posterior, unconstrained):
     return jax.jit(jax.value_and_grad(value))(flat)
 
 
-@pytest.fixture(params=[(model, dim) for model in MODELS for dim in (1, 3)], ids=lambda p: f"{p[0]}-{p[1]}D")
+CASES = [(model, dim, "full") for model in MODELS for dim in (1, 3)]
+CASES += [("stick_breaking", 3, covariance) for covariance in ("diagonal", "tied", "spherical")]
+
+
+@pytest.fixture(params=CASES, ids=lambda p: f"{p[0]}-{p[1]}D-{p[2]}")
 def posterior(request):
-    model, dim = request.param
-    return load_model(model)(dataset(dim), truncation=4)
+    model, dim, covariance = request.param
+    return load_model(model)(dataset(dim), truncation=4, covariance=covariance)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 
-from .. import clusters, concentration, conjugate
+from .. import base_measure, clusters, concentration, conjugate
 from ..gaussian import BaseMeasure
 from ..posterior import Conjugate
 from ._split_merge import split_merge
@@ -52,10 +52,11 @@ def step(key: Array, state: State, points: Array, prior: Conjugate, capacity: in
     """
     key_sweep, key_a, key_base = random.split(key, 3)
     base = base_of(state, prior)
-    labels, full = sweep(key_sweep, state.labels, points, state.concentration, base, capacity)
+    tied = base_measure.is_tied(prior.covariance)
+    labels, full = sweep(key_sweep, state.labels, points, state.concentration, base, capacity, tied)
     for i in range(split_merges if points.shape[0] > 1 else 0):
         key_split = random.fold_in(key_sweep, i)
-        labels, out = split_merge(key_split, labels, points, state.concentration, base, capacity)
+        labels, out = split_merge(key_split, labels, points, state.concentration, base, capacity, tied)
         full |= out
     labels = by_appearance(labels, capacity)
     a = concentration.given_clusters(key_a, state.concentration, labels.max() + 1, points.shape[0], prior.concentration)
@@ -63,11 +64,14 @@ def step(key: Array, state: State, points: Array, prior: Conjugate, capacity: in
     return state if prior.hyperprior is None else _sample_base(key_base, state, points, prior, capacity)
 
 
-def sweep(key: Array, labels: Array, points: Array, a: Array, base: BaseMeasure, capacity: int) -> tuple[Array, Array]:
+def sweep(
+    key: Array, labels: Array, points: Array, a: Array, base: BaseMeasure, capacity: int, tied: bool = False
+) -> tuple[Array, Array]:
     """Every point in turn leaves its cluster and takes a seat: algorithm 3 of Neal (2000).
 
-    ``p(z_n = c | others) ~ n_c t_c(x_n)``, or ``a t_0(x_n)`` for a new cluster, in an empty slot. Returns labels, and
-    whether at any time no slot was empty: then the draws are void, and more slots are needed.
+    ``p(z_n = c | others) ~ n_c t_c(x_n)``, or ``a t_0(x_n)`` for a new cluster, in an empty slot. `tied`: clusters share one
+    covariance. Returns labels, and whether at any time no slot was empty: then the draws are void, and more slots are
+    needed.
     """
     centred = points - base.mean
     base = base._replace(mean=jnp.zeros_like(base.mean))
@@ -86,7 +90,7 @@ def sweep(key: Array, labels: Array, points: Array, a: Array, base: BaseMeasure,
         full |= table.counts[free] > 0
         return (clusters.change(table, z, x, 1, base, nobody), full), z
 
-    table = clusters.build(*clusters.statistics(centred, labels, capacity), base)
+    table = clusters.build(*clusters.statistics(centred, labels, capacity, base), base, tied)
     uniforms = random.uniform(key, labels.shape, points.dtype)
     (table, full), labels = jax.lax.scan(seat, (table, jnp.asarray(False)), (centred, labels, uniforms))
     return labels, full | (table.counts > 0).all()
@@ -99,7 +103,7 @@ def base_of(state: State | Kept, prior: Conjugate) -> BaseMeasure:
 
 def kept(state: State, points: Array, prior: Conjugate, capacity: int) -> Kept:
     """`Kept` of a state."""
-    statistics = clusters.statistics(points - prior.base.mean, state.labels, capacity)
+    statistics = clusters.statistics(points - prior.base.mean, state.labels, capacity, prior.base)
     return Kept(statistics, state.concentration, state.base_mean, state.kappa)
 
 
@@ -110,12 +114,11 @@ def parameters(key: Array, draw: Kept, prior: Conjugate) -> dict[str, Array]:
     ``Beta(1, a)``, and the last component takes what is left. Source: Pitman (1996), section 4.
     """
     key_sticks, key_rest, key_components = random.split(key, 3)
-    counts, sums, squares = conjugate.recentre(*draw.statistics, draw.base_mean - prior.base.mean)
+    counts, sums, squares = conjugate.recentre(*draw.statistics, draw.base_mean - prior.base.mean, prior.base)
     after = counts[::-1].cumsum()[::-1] - counts
     here = jnp.where(counts > 0, counts, 1.0)
     logits = random.loggamma(key_sticks, here) - random.loggamma(key_rest, draw.concentration + after)
-    of_clusters = conjugate.update(counts, sums, squares, base_of(draw, prior))
-    means, scale_trils = conjugate.sample(key_components, of_clusters)
+    means, scale_trils = sample_components(key_components, (counts, sums, squares), base_of(draw, prior), prior)
     sites = {
         "concentration": draw.concentration,
         "stick_logits": logits[:-1],
@@ -123,6 +126,14 @@ def parameters(key: Array, draw: Kept, prior: Conjugate) -> dict[str, Array]:
         "scale_trils": scale_trils,
     }
     return sites if prior.hyperprior is None else sites | {"base_mean": draw.base_mean, "kappa": draw.kappa}
+
+
+def sample_components(key: Array, statistics: tuple, base: BaseMeasure, prior: Conjugate) -> tuple[Array, Array]:
+    """Means ``(K, D)`` and Cholesky factors, in the smallest form, of clusters of these statistics."""
+    counts, sums, squares = statistics
+    of_clusters = conjugate.update(counts, sums, squares, base, base_measure.is_tied(prior.covariance))
+    means, blocks = conjugate.sample(key, of_clusters)
+    return means, base_measure.in_smallest_form(blocks, prior.covariance)
 
 
 def by_appearance(labels: Array, capacity: int) -> Array:
@@ -135,7 +146,7 @@ def by_appearance(labels: Array, capacity: int) -> Array:
 def _sample_base(key: Array, state: State, points: Array, prior: Conjugate, capacity: int) -> State:
     """Mean and kappa of the base measure given components drawn for the clusters, which are then forgotten."""
     key_components, key_base = random.split(key)
-    statistics = clusters.statistics(points - state.base_mean, state.labels, capacity)
-    means, scale_trils = conjugate.sample(key_components, conjugate.update(*statistics, base_of(state, prior)))
+    statistics = clusters.statistics(points - state.base_mean, state.labels, capacity, prior.base)
+    means, scale_trils = sample_components(key_components, statistics, base_of(state, prior), prior)
     mean, kappa = conjugate.sample_base(key_base, means, scale_trils, statistics[0] > 0, state.kappa, prior.hyperprior)
     return state._replace(base_mean=mean, kappa=kappa)

@@ -14,14 +14,15 @@ SCANS = 2
 
 
 def split_merge(
-    key: Array, labels: Array, points: Array, a: Array, base: BaseMeasure, capacity: int
+    key: Array, labels: Array, points: Array, a: Array, base: BaseMeasure, capacity: int, tied: bool = False
 ) -> tuple[Array, Array]:
     """One Metropolis-Hastings proposal: two random points' common cluster is split, or their two clusters are merged.
 
     Points of those clusters are dealt to two sides at random, improved by `SCANS` restricted Gibbs scans (the launch state),
     and one more scan, of probability q, proposes the split; a merge is weighed against the same scan forced back to the
     present sides. A split is accepted with odds ``a Gamma(n_1) Gamma(n_2) m(x_1) m(x_2) / (Gamma(n) m(x) q)``, m being a
-    cluster's evidence. Returns labels, and whether no slot was empty. Source: Jain & Neal (2004), section 3.2.
+    cluster's evidence; for clusters that share one covariance (`tied`), given the other clusters. Returns labels, and
+    whether no slot was empty. Source: Jain & Neal (2004), section 3.2.
     """
     key_pair, key_deal, key_scan, key_accept = random.split(key, 4)
     centred = points - base.mean
@@ -32,15 +33,18 @@ def split_merge(
     together = labels[i] == labels[j]
     member = (labels == labels[i]) | (labels == labels[j])
     loose = member.at[i].set(False).at[j].set(False)
+    if tied:
+        base = _given_others(jnp.where(member, -1, labels), centred, base, capacity)
     fixed = lambda sides: jnp.where(member, sides, -1).at[i].set(0).at[j].set(1)
     sides = fixed(random.bernoulli(key_deal, shape=(size,)).astype(labels.dtype))
     # For a split the present sides mean nothing, and none is forced.
     present = fixed((labels == labels[j]).astype(labels.dtype))
     for scan in range(SCANS):
-        sides, _ = _restricted(random.fold_in(key_scan, scan), sides, sides, False, loose, centred, base)
-    sides, log_q = _restricted(key_scan, sides, present, ~together, loose, centred, base)
-    counts, sums, squares = clusters.statistics(centred, sides, 2)
-    evidence = conjugate.log_marginal(counts, sums, squares, base).sum()
+        sides, _ = _restricted(random.fold_in(key_scan, scan), sides, sides, False, loose, centred, base, tied)
+    sides, log_q = _restricted(key_scan, sides, present, ~together, loose, centred, base, tied)
+    counts, sums, squares = clusters.statistics(centred, sides, 2, base)
+    of_each = conjugate.log_evidence if tied else conjugate.log_marginal
+    evidence = of_each(counts, sums, squares, base).sum()
     whole = conjugate.log_marginal(counts.sum(), sums.sum(0), squares.sum(0), base)
     log_split = jnp.log(a) + gammaln(counts).sum() - gammaln(counts.sum()) + evidence - whole - log_q
     occupied = jnp.zeros(capacity, bool).at[labels].set(True)
@@ -50,7 +54,13 @@ def split_merge(
     return jnp.where(accept, proposal, labels), accept & together & occupied.all()
 
 
-def _restricted(key, sides, present, forced, loose, points, base) -> tuple[Array, Array]:
+def _given_others(labels: Array, points: Array, base: BaseMeasure, capacity: int) -> BaseMeasure:
+    """The base measure of clusters with one covariance, once it has seen the scatter of those labelled 0 or more."""
+    others = conjugate.update(*clusters.statistics(points, labels, capacity, base), base, tied=True)
+    return base._replace(df=others.df[0], scale_tril=others.scale_tril[0])
+
+
+def _restricted(key, sides, present, forced, loose, points, base, tied) -> tuple[Array, Array]:
     """One scan of the `loose` points over two clusters: new sides, sampled or `forced` to the present ones, and log q."""
     nobody = clusters.empty(base)
 
@@ -66,7 +76,7 @@ def _restricted(key, sides, present, forced, loose, points, base) -> tuple[Array
         chosen = log_sigmoid(jnp.where(new == 1, log_odds, -log_odds))
         return (table, log_q + jnp.where(free, chosen, 0.0)), jnp.where(free, new, side)
 
-    table = clusters.build(*clusters.statistics(points, sides, 2), base)
+    table = clusters.build(*clusters.statistics(points, sides, 2, base), base, tied)
     uniforms = random.uniform(key, sides.shape, points.dtype)
     (_, log_q), sides = jax.lax.scan(
         seat, (table, jnp.zeros((), points.dtype)), (points, sides, present, loose, uniforms)

@@ -14,7 +14,9 @@ from jax import Array, random
 from jax.scipy.special import gammaln
 
 from .. import clusters, concentration, conjugate, draws, mixture
+from ..gaussian import BaseMeasure
 from ..posterior import Conjugate, Mixture, Parameters, Posterior
+from ._collapsed import sample_components
 from ._run import Progress, run_chains, stack
 from .gibbs import checked, keeps, with_allocations
 
@@ -111,15 +113,15 @@ def step(key: Array, state: State, points: Array, prior: Conjugate, posterior: P
     """
     key_points, key_labels, key_weights, key_components, key_base = random.split(key, 5)
     old = state.parameters
-    labels, statistics = allocate(key_points, posterior.mixture(old), points, prior.base.mean)
+    labels, statistics = allocate(key_points, posterior.mixture(old), points, prior.base)
     order = permute(key_labels, statistics[0], old["concentration"], prior.weights)
     counts, sums, squares = (leaf[order] for leaf in statistics)
     labels = jnp.argsort(order)[labels]
     base = prior.base
     if prior.hyperprior is not None:
         base = base._replace(mean=old["base_mean"], kappa=old["kappa"])
-    about = conjugate.recentre(counts, sums, squares, base.mean - prior.base.mean)
-    means, scale_trils = conjugate.sample(key_components, conjugate.update(*about, base))
+    about = conjugate.recentre(counts, sums, squares, base.mean - prior.base.mean, base)
+    means, scale_trils = sample_components(key_components, about, base, prior)
     new = WEIGHTS[prior.weights](key_weights, counts, old["concentration"], prior)
     new |= {"means": means, "scale_trils": scale_trils}
     if prior.hyperprior is not None:
@@ -129,8 +131,10 @@ def step(key: Array, state: State, points: Array, prior: Conjugate, posterior: P
     return State(new, labels)
 
 
-def allocate(key: Array, components: Mixture, points: Array, origin: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    """A component for every point, ``(N,)``, from its probabilities; and the components' statistics about `origin`."""
+def allocate(
+    key: Array, components: Mixture, points: Array, base: BaseMeasure
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    """A component for every point, ``(N,)``, from its probabilities; and the components' statistics about the base mean."""
     size, dim = points.shape
     num_components = components.log_weights.shape[0]
     chunk = max(1, min(size, PAIRS // num_components))
@@ -143,7 +147,7 @@ def allocate(key: Array, components: Mixture, points: Array, origin: Array) -> t
         return jnp.minimum(jnp.sum(p < u[:, None] * p[:, -1:], axis=-1), num_components - 1)
 
     labels = jax.lax.map(some, (rows, uniforms)).reshape(-1)[:size]
-    return labels, clusters.statistics(points - origin, labels, num_components)
+    return labels, clusters.statistics(points - base.mean, labels, num_components, base)
 
 
 def permute(key: Array, counts: Array, a: Array, weights: str) -> Array:

@@ -160,7 +160,8 @@ def _drawn(tree: xr.DataTree, limit: int, seed: int, rng: np.random.Generator) -
     points = observed["points"].values
     weights = observed["point_weights"].values if "point_weights" in observed else np.ones(len(points))
     rows, note = _observations(weights, limit, rng)
-    mixing, means, covariances = (_stacked(posterior[n].values) for n in ("weights", "means", "covariances"))
+    arrays = posterior["weights"].values, posterior["means"].values, schema.spread(posterior)
+    mixing, means, covariances = map(_stacked, arrays)
     labels = gaussian_allocations.draw(jax.random.key(seed), mixing, means, covariances, points[rows])
     return _Labels(labels, rows, (f"allocations are drawn from the Gaussian components, seed {seed}", note))
 

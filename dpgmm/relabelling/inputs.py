@@ -14,7 +14,7 @@ from .probabilities import Gaussians, counts
 
 SAMPLE = ("chain", "draw")
 SPREADS = ("covariances", "variances", "scales", "precisions")
-OURS = ("weights", "means", "covariances", "allocations", "probabilities")
+OURS = ("weights", "means", "covariances", "variances", "allocations", "probabilities")
 LOG_DENSITIES = ("log_likelihood", "log_joint", "lp", "lp__")
 
 

@@ -1,0 +1,275 @@
+"""The four types of covariance: densities, conjugacy and exact answers, each against another way to the same number."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats as st
+from scipy.integrate import quad
+
+import dpgmm
+from dpgmm import (
+    Dataset,
+    InputError,
+    base_measure,
+    clusters,
+    conjugate,
+    exact,
+    gaussian,
+    load_model,
+    mixture,
+    transforms,
+)
+from dpgmm.base_measure import COVARIANCES
+
+RNG = np.random.default_rng(8)
+POINTS = RNG.normal(size=(7, 3)) * [1.0, 2.0, 0.5] + [1.0, 0.0, 3.0]
+LABELS = np.array([0, 0, 1, 1, 1, 3, 0])
+
+
+def base(covariance, points=POINTS, **options):
+    return base_measure.scaled_to(Dataset(points), covariance=covariance, **options)
+
+
+def factors(covariance, dim, count=3):
+    """Random Cholesky factors in the smallest form."""
+    triangular = np.tril(RNG.normal(size=(count, dim, dim)), -1) * 0.4 + RNG.uniform(0.5, 1.5, (count, dim))[
+        ..., None
+    ] * np.eye(dim)
+    return jnp.asarray(
+        {
+            "full": triangular,
+            "tied": triangular[:1],
+            "diagonal": RNG.uniform(0.5, 1.5, (count, dim)),
+            "spherical": RNG.uniform(0.5, 1.5, (count, 1)),
+        }[covariance]
+    )
+
+
+def as_matrices(scale_trils, count, dim):
+    """The same factors as full matrices."""
+    if scale_trils.ndim == 3:
+        return jnp.broadcast_to(scale_trils, (count, dim, dim))
+    return jnp.broadcast_to(scale_trils, (count, dim))[..., None] * jnp.eye(dim)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("dim", [2, 5])
+def test_likelihood_and_gradient_in_the_smallest_form(covariance, dim):
+    """Against automatic differentiation of scipy's formula on full matrices, and scipy itself."""
+    x, means = RNG.normal(size=(9, dim)), jnp.asarray(RNG.normal(size=(3, dim)))
+    log_weights, smallest = jnp.log(jnp.array([0.5, 0.3, 0.2])), factors(covariance, dim)
+
+    def plain(log_weights, means, smallest):
+        lower = as_matrices(smallest, 3, dim)
+        z = jax.scipy.linalg.solve_triangular(lower, (x[:, None] - means)[..., None], lower=True)[..., 0]
+        log_det = jnp.log(jnp.diagonal(lower, axis1=-2, axis2=-1)).sum(-1)
+        joint = log_weights - log_det - 0.5 * (z**2).sum(-1) - 0.5 * dim * jnp.log(2 * jnp.pi)
+        return jax.nn.logsumexp(joint, axis=-1).sum()
+
+    ours = lambda *components: mixture.log_likelihood(*components, jnp.asarray(x))
+    found, wanted = (jax.jit(jax.value_and_grad(f, (0, 1, 2)))(log_weights, means, smallest) for f in (ours, plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), found, wanted)
+    lower = np.asarray(as_matrices(smallest, 3, dim))
+    parts = [
+        st.multivariate_normal(m, l @ l.T).pdf(x) * w for w, m, l in zip((0.5, 0.3, 0.2), means, lower, strict=True)
+    ]
+    np.testing.assert_allclose(found[0], np.log(sum(parts)).sum(), rtol=1e-10)
+
+
+def test_bartlett_coordinates_have_the_jacobian_that_they_say():
+    prior = jnp.asarray(np.tril(RNG.normal(size=(3, 3)), -1) + 1.5 * np.eye(3))
+    transform, u = transforms.bartlett(prior, 0.7), jnp.asarray(RNG.normal(size=(6,)))
+    rows, columns = np.tril_indices(3)
+    jacobian = jax.jacfwd(lambda u: transform.constrain(u, {})[0][rows, columns])(u)
+    np.testing.assert_allclose(transform.constrain(u, {})[1], np.linalg.slogdet(jacobian)[1], rtol=1e-12)
+    np.testing.assert_allclose(transform.unconstrain(transform.constrain(u, {})[0], {}), u, rtol=1e-10)
+
+
+def test_bartlett_coordinates_are_independent_under_the_prior():
+    """The density of u is a sum over coordinates: mixed second derivatives vanish. Those of a Cholesky factor do not."""
+    prior, df = jnp.asarray(np.tril(RNG.normal(size=(3, 3)), -1) + 1.5 * np.eye(3)), jnp.asarray(6.5)
+    transform, u = transforms.bartlett(prior, 0.7), jnp.asarray(RNG.normal(size=(6,)))
+
+    def log_density(u):
+        value, log_jacobian = transform.constrain(u, {})
+        return gaussian.log_inverse_wishart(value, df, prior) + log_jacobian
+
+    hessian = np.asarray(jax.jit(jax.hessian(log_density))(u))
+    np.testing.assert_allclose(hessian - np.diag(np.diag(hessian)), 0, atol=1e-9)
+
+
+def statistics(covariance, points=POINTS, labels=LABELS, count=4):
+    b = base(covariance)
+    x = jnp.asarray(points) - b.mean
+    return clusters.statistics(x, jnp.asarray(labels), count, b), b._replace(mean=jnp.zeros(3))
+
+
+def test_diagonal_evidence_is_a_product_over_dimensions():
+    """Each dimension alone is the one-dimensional model: a diagonal covariance has a full one's marginals."""
+    seen, b = statistics("diagonal")
+    alone = 0.0
+    for d in range(3):
+        one = base("full", POINTS[:, [d]])
+        np.testing.assert_allclose(one.scale_tril[0], b.scale_tril[d])
+        x = jnp.asarray(POINTS[:, [d]]) - one.mean
+        alone += conjugate.log_marginal(*clusters.statistics(x, jnp.asarray(LABELS), 4, one), one)
+    np.testing.assert_allclose(conjugate.log_marginal(*seen, b), alone, rtol=1e-12)
+
+
+def test_spherical_evidence_is_an_integral_over_one_variance():
+    (counts, sums, squares), b = statistics("spherical", labels=np.where(LABELS == 1, 0, -1))
+    x = POINTS[LABELS == 1] - POINTS.mean(axis=0)
+    np.testing.assert_allclose(
+        conjugate.log_marginal(counts[0], sums[0], squares[0], b), np.log(integral([x], b)), rtol=1e-7
+    )
+
+
+def integral(groups, b):
+    """``int IG(v | df/2, T^2/2) prod_groups prod_d N(x_d | m_d, v (I + 1 1^T / kappa)) dv`` by quadrature."""
+
+    def given(v):
+        value = st.invgamma.pdf(v, float(b.df) / 2, scale=float(b.scale_tril[0, 0, 0]) ** 2 / 2)
+        for x in groups:
+            covariance = v * (np.eye(len(x)) + 1 / float(b.kappa))
+            value *= np.prod([st.multivariate_normal.pdf(column, np.zeros(len(x)), covariance) for column in x.T])
+        return value
+
+    return quad(given, 0, np.inf, limit=400, epsabs=0)[0]
+
+
+def test_tied_evidence_is_an_integral_over_the_common_variance():
+    b = base("tied", POINTS[:, :1])
+    x = POINTS[:, :1] - POINTS[:, :1].mean()
+    seen = clusters.statistics(jnp.asarray(x), jnp.asarray(LABELS), 4, b)
+    found = conjugate.log_evidence(*seen, b._replace(mean=jnp.zeros(1)))
+    np.testing.assert_allclose(found, np.log(integral([x[k == LABELS] for k in (0, 1, 3)], b)), rtol=1e-7)
+
+
+def log_evidence(seen, b, covariance):
+    own = conjugate.log_marginal(*seen, b).sum
+    return conjugate.log_evidence(*seen, b) if covariance == "tied" else own()
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_a_predictive_is_a_ratio_of_evidences(covariance):
+    seen, b = statistics(covariance)
+    tied, x = covariance == "tied", jnp.array([0.3, -1.0, 0.2])
+    table = jax.jit(clusters.build, static_argnames="tied")(*seen, b, tied=tied)
+    found = clusters.log_predictive(table, x, b)
+    for k in range(4):
+        counts, sums, squares = seen
+        more = counts.at[k].add(1), sums.at[k].add(x), squares.at[k].add(conjugate.product(x, x, b))
+        ratio = log_evidence(more, b, covariance) - log_evidence(seen, b, covariance)
+        np.testing.assert_allclose(found[k], ratio, rtol=1e-9, err_msg=str(k))
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_rank_one_changes_are_a_rebuild(covariance):
+    seen, b = statistics(covariance)
+    tied, labels = covariance == "tied", LABELS.copy()
+    build = jax.jit(clusters.build, static_argnames="tied")
+    change = jax.jit(clusters.change, static_argnums=3)
+    table, nobody, x = (
+        build(*seen, b, tied=tied),
+        clusters.empty(b),
+        jnp.asarray(POINTS) - jnp.asarray(POINTS.mean(axis=0)),
+    )
+    for i, k in zip(RNG.integers(0, 7, 40), RNG.integers(0, 4, 40), strict=True):
+        table = change(table, labels[i], x[i], -1, b, nobody)
+        table = change(table, k, x[i], 1, b, nobody)
+        labels[i] = k
+    again = build(*statistics(covariance, labels=labels)[0], b, tied=tied)
+    for name, leaf in table._asdict().items():
+        np.testing.assert_allclose(leaf, getattr(again, name), rtol=1e-8, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_exact_answers_are_those_of_the_compiled_densities(covariance):
+    """Enumeration in numpy by determinants, against `conjugate.log_posterior` of every partition; seats add up."""
+    p = load_model("stick_breaking")(Dataset(POINTS[:5]), truncation=3, covariance=covariance)
+    truth = exact.partitions(p, concentration=0.7, at=POINTS[5:])
+    tied = covariance == "tied"
+    of_partition = lambda z, x: conjugate.log_posterior(
+        jax.nn.one_hot(z, 6), x, jnp.asarray(0.7), p.conjugate.base, tied
+    )
+    every = jax.jit(lambda labels, x: jax.lax.map(lambda z: of_partition(z, x), labels))
+    log_joint = np.asarray(every(jnp.asarray(truth.labels), jnp.asarray(POINTS[:5])))
+    np.testing.assert_allclose(truth.log_posterior + truth.log_evidence, log_joint, rtol=1e-10)
+    for point, density in zip(POINTS[5:], truth.predictive, strict=True):
+        more = exact.partitions(p.on(Dataset(np.concatenate([POINTS[:5], point[None]]))), concentration=0.7)
+        np.testing.assert_allclose(density, np.exp(more.log_evidence - truth.log_evidence), rtol=1e-9)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_components_are_drawn_from_their_posterior(covariance):
+    """Means and variances given clusters, in every form: moments of many draws against the formulas."""
+    seen, b = statistics(covariance)
+    b = b._replace(df=b.df + 4.0)
+    tied = covariance == "tied"
+    draw = jax.jit(jax.vmap(lambda key: conjugate.sample(key, conjugate.update(*seen, b, tied))))
+    means, blocks = draw(jax.random.split(jax.random.PRNGKey(0), 20_000))
+    lower = np.asarray(base_measure.in_smallest_form(blocks, covariance))
+    variances = (np.sum(lower**2, axis=-1) if lower.ndim == 4 else lower**2).reshape(
+        20_000, -1, lower.shape[-1 if lower.ndim == 3 else -2]
+    )
+    df, psi = posterior_of(seen, b, covariance)
+    size = 3 if base_measure.is_triangular(covariance) else 1
+    deviation = (variances.mean(0) - psi / (df - size - 1)[:, None]) / (variances.std(0) / np.sqrt(20_000))
+    assert np.abs(deviation).max() < 4.5, covariance
+    centre = np.asarray(seen[1] / (b.kappa + seen[0])[:, None])
+    assert np.abs((means.mean(0) - centre) / (means.std(0) / np.sqrt(20_000))).max() < 4.5, covariance
+
+
+def posterior_of(seen, b, covariance):
+    """Degrees of freedom and diagonal of Psi after the data, by hand, from the points themselves."""
+    x, m, kappa = POINTS - POINTS.mean(axis=0), 0.0, float(b.kappa)
+    psi = np.zeros((4, 3))
+    for k, d in itertools.product(range(4), range(3)):
+        values = x[k == LABELS, d]
+        centre = (kappa * m + values.sum()) / (kappa + len(values))
+        psi[k, d] = ((values - centre) ** 2).sum() + kappa * centre**2
+    n = np.bincount(LABELS, minlength=4)
+    prior = np.asarray(jnp.sum(b.scale_tril**2, axis=-1)).ravel()
+    if covariance == "spherical":
+        return float(b.df) + 3 * n, prior + psi.sum(axis=1, keepdims=True)
+    if covariance == "tied":
+        return np.array([float(b.df) + n.sum()]), prior + psi.sum(axis=0, keepdims=True)
+    return float(b.df) + n, prior + psi
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_draws_are_stored_in_the_smallest_form(covariance):
+    p = load_model("stick_breaking")(Dataset(POINTS), truncation=3, covariance=covariance)
+    tree = dpgmm.fit(p, "map", restarts=2, steps=20, snapshots=2)
+    posterior = tree["posterior"].to_dataset()
+    stored = posterior["variances"] if "variances" in posterior else posterior["covariances"]
+    assert stored.shape[2:] == {"full": (3, 3, 3), "tied": (3, 3), "diagonal": (3, 3), "spherical": (3,)}[covariance]
+    assert (
+        stored.dims[2:]
+        == {
+            "full": ("component", "dim", "dim_"),
+            "tied": ("dim", "dim_"),
+            "diagonal": ("component", "dim"),
+            "spherical": ("component",),
+        }[covariance]
+    )
+    expanded = dpgmm.draws.covariances(posterior)
+    assert expanded.shape == (2, 1, 3, 3, 3)
+    # The recorded log likelihood is that of the expanded covariances, by scipy.
+    w, m, c = posterior["weights"].values[1, 0], posterior["means"].values[1, 0], expanded[1, 0]
+    density = sum(w[k] * st.multivariate_normal(m[k], c[k]).pdf(POINTS) for k in range(3))
+    np.testing.assert_allclose(tree["sample_stats"]["log_likelihood"][1, 0], np.log(density).sum(), rtol=1e-9)
+    # What reads draws reads every form.
+    dpgmm.draws.check(tree)
+    assert dpgmm.diagnose(tree).verdict == "point estimate"
+    assert len(dpgmm.diagnostics.sorted_components(tree).columns) == 2 + 12
+    assert dpgmm.relabel(tree, "stephens").permutations.shape == (2, 1, 3)
+    assert len(dpgmm.atlas(tree).table) in (1, 2)
+
+
+def test_an_unknown_covariance_is_named():
+    with pytest.raises(InputError, match="covariance = 'round': it must be one of full, diagonal, tied, spherical"):
+        load_model("stick_breaking")(Dataset(POINTS), covariance="round")
