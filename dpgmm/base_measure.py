@@ -94,7 +94,8 @@ def in_blocks(scale_trils: Array, covariance: str) -> Array:
 def log_prior(parameters: dict[str, Array], base: BaseMeasure, covariance: str) -> Array:
     """Log density of all components' means and Cholesky factors, ``()``."""
     means, scale_trils = parameters["means"], parameters["scale_trils"]
-    of_means = gaussian.log_density(means, base.mean, scale_trils / jnp.sqrt(base.kappa))
+    # A normal density is symmetric in point and mean; the factors stand beside the components' means.
+    of_means = gaussian.log_density(base.mean, means, scale_trils / jnp.sqrt(base.kappa))
     of_factors = gaussian.log_inverse_wishart(in_blocks(scale_trils, covariance), base.df, base.scale_tril)
     return jnp.sum(of_means) + jnp.sum(of_factors)
 
