@@ -61,7 +61,7 @@ def plane(axis: Axes, points: np.ndarray, drawn: Mixtures, several: Mixtures, ti
 
     All in two dimensions; `several` has a leading axis of draws, over which densities are averaged.
     """
-    axis.scatter(*points.T, s=5, color=NOBODY, lw=0, zorder=1)
+    axis.scatter(*points.T, s=7, color="#9a9a9a", lw=0, zorder=1)
     density_regions(axis, several, tint, bounds)
     ellipses(axis, drawn, [tint] * len(drawn.weights))
     annotate_weights(axis, drawn, bounds)
@@ -93,7 +93,7 @@ def annotate_weights(axis: Axes, drawn: Mixtures, bounds: np.ndarray, least: flo
     taken: list[np.ndarray] = []
     for k in np.argsort(-drawn.weights):
         place = (drawn.means[k] - bounds[0]) / (bounds[1] - bounds[0])
-        free = all((np.abs(place - other) > (0.12, 0.06)).any() for other in taken)
+        free = all((np.abs(place - other) > (0.16, 0.06)).any() for other in taken)
         if drawn.weights[k] >= least and free and ((place > 0.03) & (place < 0.97)).all():
             taken.append(place)
             style = {"ha": "center", "va": "center", "fontsize": 8, "zorder": 5, "clip_on": True}
@@ -149,10 +149,10 @@ def pairs(draws: xr.DataTree, seen: View, tint: str, found: Partition | None = N
     tints = clusters(draws, found, points, rows)
     drawn, several = projections.one_draw(draws), projections.some_draws(draws, DRAWS)
     bounds, size = window(points[weights > 0]), len(seen.shown)
-    side = 9.0 if size > 2 else 7.0
-    canvas = Figure(figsize=(side, side))
+    canvas = Figure(figsize=(9.0, 9.0 if size > 2 else 6.5))
     axes = canvas.subplots(size, size, squeeze=False)
-    canvas.subplots_adjust(left=0.1, right=0.98, bottom=0.075, top=0.93, wspace=0.07, hspace=0.07)
+    top = 0.93 if size > 2 else 0.98
+    canvas.subplots_adjust(left=0.1, right=0.98, bottom=0.075, top=top, wspace=0.07, hspace=0.07)
     for (i, j), axis in np.ndenumerate(axes):
         down, across = seen.shown[i], seen.shown[j]
         if i < j:
@@ -177,7 +177,8 @@ def pairs(draws: xr.DataTree, seen: View, tint: str, found: Partition | None = N
         axis.set(xlim=limits[:, 0], ylim=limits[:, 1])
         _label(axis, *seen.axes, True, True)
     handles = [Line2D([], [], color=c, marker="o", ls="", ms=5, label=text) for c, text in tints.legend]
-    canvas.legend(handles=handles, loc="upper center", ncols=min(5, len(handles)), fontsize=8, frameon=False)
+    place = {"loc": "upper center", "ncols": min(5, len(handles))} if size > 2 else {"loc": "upper right"}
+    canvas.legend(handles=handles, fontsize=8, frameon=False, **place)
     return canvas
 
 
@@ -188,7 +189,7 @@ def scatter(axis: Axes, points: np.ndarray, colours: np.ndarray) -> None:
 
 
 def _diagonal(axis: Axes, x: np.ndarray, weights: np.ndarray, several: Mixtures, bounds: np.ndarray, tint: str) -> None:
-    axis.hist(x, 40, range=tuple(bounds), weights=weights, density=True, color="#d9d9d9")
+    axis.hist(x, 40 if len(x) >= 1_000 else 25, range=tuple(bounds), weights=weights, density=True, color="#d9d9d9")
     grid = np.linspace(*bounds, 250)
     values = projections.density(several, grid[:, None])
     if len(values) > 1:

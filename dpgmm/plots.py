@@ -30,6 +30,7 @@ def fits(trees: dict[str, xr.DataTree], seen: View) -> Figure:
     columns = min(3, len(trees))
     rows = -(-len(trees) // columns)
     canvas, axes = figure(rows, columns, height=3.4 * rows, width=4.2 * columns)
+    canvas.get_layout_engine().set(h_pad=0.08)
     for axis in axes.flat[len(trees) :]:
         axis.remove()
     for axis, (method, draws) in zip(axes.flat, trees.items(), strict=False):
