@@ -71,8 +71,9 @@ def r_hats(tree: xr.DataTree, relabelled: Relabelling) -> pd.DataFrame:
     columns: dict[str, Any] = {"component": visible, "weight": weights[visible]}
     for name in ("weights", "means"):
         for how, dataset in (("raw", before), ("relabelled", after)):
-            of = dataset[name].values.reshape(*dataset["weights"].shape, -1)
-            columns[f"{name}, {how}"] = [max(map(diagnostics.r_hat, np.moveaxis(of[..., k, :], -1, 0))) for k in visible]
+            # Coordinates first, and one for a weight.
+            of = np.moveaxis(dataset[name].values.reshape(*dataset["weights"].shape, -1), -1, 0)
+            columns[f"{name}, {how}"] = [np.max([diagnostics.r_hat(x) for x in of[..., k]]) for k in visible]
     return pd.DataFrame(columns)
 
 

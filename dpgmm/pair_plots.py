@@ -25,6 +25,8 @@ DRAWS = 60
 """Draws that densities are means of."""
 CELLS = 90
 """Cells of a grid, along each axis, that densities are evaluated on."""
+BESIDE = {"loc": "upper left", "bbox_to_anchor": (0.55, 0.99)}
+"""Place of the legend where there are two coordinates: above the diagonal."""
 SHARES = 0.9, 0.5
 """Mass of the regions of highest density that are outlined."""
 
@@ -32,7 +34,7 @@ SHARES = 0.9, 0.5
 class Clusters(NamedTuple):
     """What the colours mean.
 
-    - `of_points` (R,): colour of every point that is drawn. `of_components` (K,): of every component of the draw that is shown.
+    - `of_points` (R,): colour of every point that is drawn. `of_components` (K,): of every component of the draw shown.
     - `legend`: colours and what they stand for, in order. `source`: where the clusters come from, in words.
     """
 
@@ -70,7 +72,7 @@ def plane(axis: Axes, points: np.ndarray, drawn: Mixtures, several: Mixtures, ti
 
 def density_regions(axis: Axes, several: Mixtures, tint: str, bounds: np.ndarray, filled: bool = True) -> None:
     """Regions of highest density, `SHARES` of the mass in the window, of the mean over draws of mixtures."""
-    x, y = (np.linspace(*bounds[:, e], CELLS) for e in (0, 1))
+    x, y = (np.linspace(bounds[0, e], bounds[1, e], CELLS) for e in (0, 1))
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     values = projections.density(several, grid).mean(axis=0).reshape(CELLS, CELLS)
     heights = projections.levels(values, SHARES)
@@ -81,7 +83,7 @@ def density_regions(axis: Axes, several: Mixtures, tint: str, bounds: np.ndarray
     axis.contour(x, y, values, heights, colors=tint, linewidths=0.6, linestyles=["--", "-"], alpha=0.7, zorder=2)
 
 
-def ellipses(axis: Axes, drawn: Mixtures, colours: Sequence[str], width: float = 1.0) -> None:
+def ellipses(axis: Axes, drawn: Mixtures, colours: Sequence[str] | np.ndarray, width: float = 1.0) -> None:
     """Ellipses at Mahalanobis distance 2, as wide a line as the component is heavy."""
     for w, mean, covariance, tint in sorted(zip(*drawn, colours, strict=True), key=lambda row: row[0]):
         outline = projections.ellipse(mean, covariance)
@@ -98,13 +100,14 @@ def annotate_weights(axis: Axes, drawn: Mixtures, bounds: np.ndarray, least: flo
             taken.append(place)
             style = {"ha": "center", "va": "center", "fontsize": 8, "zorder": 5, "clip_on": True}
             outline = [withStroke(linewidth=2.5, foreground="white")]
-            axis.text(*drawn.means[k], f"{drawn.weights[k]:.2f}", path_effects=outline, **style)
+            axis.text(drawn.means[k, 0], drawn.means[k, 1], f"{drawn.weights[k]:.2f}", path_effects=outline, **style)
 
 
 def clusters(draws: xr.DataTree, found: Partition | None, points: np.ndarray, rows: np.ndarray) -> Clusters:
     """Colours by the partition estimate, where there is one, else by the most probable component of the draw shown.
 
-    `rows` are those of `points` that are drawn, ascending, all observations of the partition among them. With a partition, a component takes the colour of the cluster that most of its points are in.
+    `rows` are those of `points` that are drawn, ascending, all observations of the partition among them. With a
+    partition, a component takes the colour of the cluster that most of its points are in.
     """
     drawn = projections.one_draw(draws)
     share = lambda some: np.asarray(allocations.probabilities(*(leaf[None] for leaf in drawn), some)[0])
@@ -164,9 +167,16 @@ def pairs(draws: xr.DataTree, seen: View, tint: str, found: Partition | None = N
         else:
             both = [across, down]
             scatter(axis, points[rows][:, both], tints.of_points)
-            ellipses(axis, projections.coordinates(drawn, both), tints.of_components)
+            ellipses(axis, projections.coordinates(drawn, both), tints.of_components, 1.0 if size == 2 else 0.7)
             axis.set(xlim=bounds[:, across], ylim=bounds[:, down])
-        _label(axis, seen.names[across], seen.names[down] if i > j else "density", i == size - 1, j == 0)
+        _label(
+            axis,
+            seen.names[across],
+            seen.names[down] if i > j else "density",
+            i == size - 1,
+            j == 0,
+            5 if size < 4 else 3,
+        )
     if seen.projected:
         axis = canvas.add_axes(_corner(axes[0, 0], axes[-1, -1], size))
         flat = seen.points(points[rows])
@@ -175,9 +185,9 @@ def pairs(draws: xr.DataTree, seen: View, tint: str, found: Partition | None = N
         density_regions(axis, seen.mixtures(several), tint, limits, filled=False)
         ellipses(axis, seen.mixtures(drawn), tints.of_components)
         axis.set(xlim=limits[:, 0], ylim=limits[:, 1])
-        _label(axis, *seen.axes, True, True)
+        _label(axis, seen.axes[0], seen.axes[1], True, True, 5)
     handles = [Line2D([], [], color=c, marker="o", ls="", ms=5, label=text) for c, text in tints.legend]
-    place = {"loc": "upper center", "ncols": min(5, len(handles))} if size > 2 else {"loc": "upper right"}
+    place = {"loc": "upper center", "ncols": min(5, len(handles))} if size > 2 else BESIDE
     canvas.legend(handles=handles, fontsize=8, frameon=False, **place)
     return canvas
 
@@ -190,7 +200,7 @@ def scatter(axis: Axes, points: np.ndarray, colours: np.ndarray) -> None:
 
 def _diagonal(axis: Axes, x: np.ndarray, weights: np.ndarray, several: Mixtures, bounds: np.ndarray, tint: str) -> None:
     axis.hist(x, 40 if len(x) >= 1_000 else 25, range=tuple(bounds), weights=weights, density=True, color="#d9d9d9")
-    grid = np.linspace(*bounds, 250)
+    grid = np.linspace(bounds[0], bounds[1], 250)
     values = projections.density(several, grid[:, None])
     if len(values) > 1:
         axis.fill_between(grid, *np.quantile(values, [0.05, 0.95], axis=0), color=tint, alpha=0.3, lw=0)
@@ -198,12 +208,12 @@ def _diagonal(axis: Axes, x: np.ndarray, weights: np.ndarray, several: Mixtures,
     axis.set(xlim=bounds, yticks=[])
 
 
-def _label(axis: Axes, below: str, left: str, bottom: bool, first: bool) -> None:
+def _label(axis: Axes, below: str, left: str, bottom: bool, first: bool, ticks: int) -> None:
     """Names and ticks on the outer panels only."""
     axis.tick_params(labelsize=7, labelbottom=bottom, labelleft=first, length=2.5)
-    axis.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
+    axis.xaxis.set_major_locator(MaxNLocator(ticks, prune="both"))
     if left != "density":
-        axis.yaxis.set_major_locator(MaxNLocator(4, prune="both"))
+        axis.yaxis.set_major_locator(MaxNLocator(ticks, prune="both"))
     axis.set_xlabel(below if bottom else "", fontsize=9)
     axis.set_ylabel(left if first else "", fontsize=9)
 

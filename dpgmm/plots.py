@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from . import diagnostics, pair_plots
 from .draws import answer, best_chain
 from .pair_plots import window
-from .projections import View, one_draw, some_draws
+from .projections import PROMINENT, View, one_draw, some_draws
 
 COLOURS = {"map": "#0072B2", "svi": "#D55E00", "nuts": "#009E73", "gibbs": "#CC79A7", "blocked_gibbs": "#E69F00"}
 """One colour a method, the same in every picture (Okabe & Ito 2008: told apart by the colour-blind)."""
@@ -30,12 +30,14 @@ def fits(trees: dict[str, xr.DataTree], seen: View) -> Figure:
     columns = min(3, len(trees))
     rows = -(-len(trees) // columns)
     canvas, axes = figure(rows, columns, height=3.4 * rows, width=4.2 * columns)
-    canvas.get_layout_engine().set(h_pad=0.08)
+    canvas.set_layout_engine("constrained", h_pad=0.08)
     for axis in axes.flat[len(trees) :]:
         axis.remove()
     for axis, (method, draws) in zip(axes.flat, trees.items(), strict=False):
         _fit(axis, answer(draws), seen, colour(method))
         axis.set_title(method)
+    canvas.supxlabel(seen.axes[0], fontsize=10)
+    canvas.supylabel((*seen.axes, "density")[1], fontsize=10)
     return canvas
 
 
@@ -71,15 +73,14 @@ def paths(draws: xr.DataTree, seen: View) -> Figure:
     group = draws["optimisation"].to_dataset().isel(chain=best_chain(draws))
     steps, weights = group["snapshot_step"].values, group["weights"].values
     means = seen.points(group["means"].values)
-    limits = window(seen.points(draws["observed_data"].to_dataset()["points"].values), margin=0.25)
+    limits = window(means[weights >= min(PROMINENT, weights.max())])
     for e, axis in enumerate(axes[:, 0]):
         for k in np.argsort(weights[-1]):
             shade = np.clip(weights[:, k] / weights[-1].max(), 0.03, 1) ** 0.5
             axis.scatter(steps, means[:, k, e], s=14 * shade, alpha=shade, color=colour(draws.attrs["method"]), lw=0)
-        axis.set(ylabel="component mean" if seen.dim == 1 else f"mean of {seen.axes[e]}")
+        axis.set_ylabel("component mean" if seen.dim == 1 else f"mean of {seen.axes[e]}", fontsize=9)
         if seen.dim > 1:
             axis.set_ylim(limits[:, e])
-            axis.yaxis.label.set_size(8)
     axes[-1, 0].set(xlabel="step")
     return canvas
 
@@ -93,9 +94,12 @@ def frames(draws: xr.DataTree, seen: View, count: int = 30) -> list[tuple[int, F
     for index in chosen:
         canvas, [[axis]] = figure(width=7, height=3.6 if seen.dim == 1 else 5)
         snapshot = group.isel(snapshot=index)
-        single = snapshot[[n for n, v in snapshot.data_vars.items() if "step" not in v.dims]].expand_dims(("chain", "draw"))
+        single = snapshot[[n for n, v in snapshot.data_vars.items() if "step" not in v.dims]].expand_dims(
+            ("chain", "draw")
+        )
         tree = xr.DataTree.from_dict({"posterior": single, "observed_data": draws["observed_data"].to_dataset()})
         _fit(axis, tree, seen, colour(draws.attrs["method"]))
+        axis.set(xlabel=seen.axes[0], ylabel=(*seen.axes, "density")[1])
         step = int(snapshot["snapshot_step"])
         axis.set_title(f"step {step}")
         pictures.append((step, canvas))
@@ -143,9 +147,9 @@ def _fit(axis: Axes, draws: xr.DataTree, seen: View, tint: str) -> None:
         data = draws["observed_data"].to_dataset()
         points, weights = seen.points(data["points"].values), data["point_weights"].values
         drawn, several = (seen.mixtures(m) for m in (one_draw(draws), some_draws(draws, pair_plots.DRAWS)))
-        pair_plots.plane(axis, points[pair_plots.rows_shown(weights)], drawn, several, tint, window(points[weights > 0]))
-    for axes, name in zip((axis.xaxis, axis.yaxis), (*seen.axes, "density"), strict=False):
-        axes.set_label_text(name, fontsize=8 if seen.projected else None)
+        pair_plots.plane(
+            axis, points[pair_plots.rows_shown(weights)], drawn, several, tint, window(points[weights > 0])
+        )
 
 
 def _fit_1d(axis: Axes, draws: xr.DataTree, tint: str) -> None:

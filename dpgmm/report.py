@@ -139,12 +139,15 @@ def _pairs(answers: dict[str, xr.DataTree], labels: dict[str, Labelling], seen: 
 
 
 def _components(tree: xr.DataTree, seen: View) -> list[dict[str, Any]]:
-    """Components sorted by weight; D > 1: means, then scales, of the coordinates that are shown, without their sd."""
+    """Components sorted by weight; D > 1: mean and scale in one cell, of the coordinates that are shown."""
     table = diagnostics.sorted_components(tree)
     if seen.dim == 1:
         return _records(table)
-    renamed = {f"{what}_{d}": f"{what} {seen.names[d]}" for what in ("mean", "scale") for d in seen.shown}
-    return _records(pd.DataFrame(table[["weight", "weight_sd", *renamed]].rename(columns=renamed)))
+    cells = {
+        seen.names[d]: [f"{m:.4g} ({s:.3g})" for m, s in zip(table[f"mean_{d}"], table[f"scale_{d}"], strict=True)]
+        for d in seen.shown
+    }
+    return _records(table[["weight", "weight_sd"]].assign(**cells))
 
 
 def _training(tree: xr.DataTree, seen: View) -> dict[str, Any]:
