@@ -185,7 +185,7 @@ def pairs(draws: xr.DataTree, seen: View, tint: str, found: Partition | None = N
         density_regions(axis, seen.mixtures(several), tint, limits, filled=False)
         ellipses(axis, seen.mixtures(drawn), tints.of_components)
         axis.set(xlim=limits[:, 0], ylim=limits[:, 1])
-        _label(axis, seen.axes[0], seen.axes[1], True, True, 5)
+        _label(axis, seen.axes[0], seen.axes[1], True, True, 5, size=8)
     handles = [Line2D([], [], color=c, marker="o", ls="", ms=5, label=text) for c, text in tints.legend]
     place = {"loc": "upper center", "ncols": min(5, len(handles))} if size > 2 else BESIDE
     canvas.legend(handles=handles, fontsize=8, frameon=False, **place)
@@ -208,14 +208,14 @@ def _diagonal(axis: Axes, x: np.ndarray, weights: np.ndarray, several: Mixtures,
     axis.set(xlim=bounds, yticks=[])
 
 
-def _label(axis: Axes, below: str, left: str, bottom: bool, first: bool, ticks: int) -> None:
+def _label(axis: Axes, below: str, left: str, bottom: bool, first: bool, ticks: int, size: int = 9) -> None:
     """Names and ticks on the outer panels only."""
     axis.tick_params(labelsize=7, labelbottom=bottom, labelleft=first, length=2.5)
     axis.xaxis.set_major_locator(MaxNLocator(ticks, prune="both"))
     if left != "density":
         axis.yaxis.set_major_locator(MaxNLocator(ticks, prune="both"))
-    axis.set_xlabel(below if bottom else "", fontsize=9)
-    axis.set_ylabel(left if first else "", fontsize=9)
+    axis.set_xlabel(below if bottom else "", fontsize=size)
+    axis.set_ylabel(left if first else "", fontsize=size)
 
 
 def _corner(first: Axes, last: Axes, size: int) -> tuple[float, float, float, float]:

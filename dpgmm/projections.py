@@ -5,6 +5,7 @@ what is drawn is exact. Nothing here knows of pictures.
 """
 
 import json
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -78,17 +79,20 @@ def view(trees: Sequence[xr.DataTree]) -> View:
     if dim <= 2:
         return View(names, shown, share, np.zeros(dim), np.eye(dim), names)
     plane, loadings = discriminants(between, within)
-    axes = tuple(_formula(row, names) for row in loadings)
+    axes = tuple(_formula(row, coordinate_names(trees[0], 10)) for row in loadings)
     return View(names, shown, share, points.mean(axis=0), plane, axes)
 
 
-def coordinate_names(draws: xr.DataTree) -> tuple[str, ...]:
-    """Names of the D coordinates: the data's columns where draws record them, else x, or dimension 0, 1, ..."""
+def coordinate_names(draws: xr.DataTree, most: int = 16) -> tuple[str, ...]:
+    """Names of the D coordinates, of at most so many characters, in which a dollar sign begins no formula.
+
+    The data's columns, where draws record them, else x0, x1, ... (x where D = 1).
+    """
     dim = draws["posterior"].sizes["dim"]
     columns = json.loads(draws.attrs.get("columns", "[]"))
     if len(columns) == dim:
-        return tuple(_short(name) for name in columns)
-    return ("x",) if dim == 1 else tuple(f"dimension {d}" for d in range(dim))
+        return tuple(_short(name, most) for name in columns)
+    return ("x",) if dim == 1 else tuple(f"x{d}" for d in range(dim))
 
 
 def one_draw(draws: xr.DataTree, least: float = 1e-3) -> Mixtures:
@@ -184,16 +188,17 @@ def discriminants(between: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, 
     return loadings / scale, loadings
 
 
-def _formula(loadings: np.ndarray, names: Sequence[str], terms: int = 3, least: float = 0.1) -> str:
-    """A direction as the sum of its largest terms, such as ``0.93 TSH + 0.31 T4 − 0.2 T3``."""
+def _formula(loadings: np.ndarray, names: Sequence[str], terms: int = 3, least: float = 0.1, width: int = 36) -> str:
+    """A direction as the sum of its largest terms, such as ``0.93 TSH + 0.31 T4 − 0.2 T3``, broken between terms."""
     order = np.argsort(-np.abs(loadings), kind="stable")
     kept = [d for i, d in enumerate(order[:terms]) if i == 0 or abs(loadings[d]) >= least]
     signed = [f"{'−' if loadings[d] < 0 else '+'} {abs(loadings[d]):.2g} {names[d]}" for d in kept]
-    rest = " + …" if (np.abs(loadings) >= least).sum() > len(kept) else ""
-    return " ".join(signed).removeprefix("+ ") + rest
+    signed += ["+ …"] * bool((np.abs(loadings) >= least).sum() > len(kept))
+    # Spaces within a term are those that do not break.
+    whole = [term.removeprefix("+ ") if i == 0 else term for i, term in enumerate(signed)]
+    return textwrap.fill(" ".join(term.replace(" ", "\u00a0") for term in whole), width, break_long_words=False)
 
 
-def _short(name: str, most: int = 16) -> str:
-    """A name that fits beside a panel; a dollar sign is a dollar sign, and no formula."""
+def _short(name: str, most: int) -> str:
     name = name if len(name) <= most else name[: most - 1] + "…"
     return name.replace("$", r"\$")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex, to_rgba
 from scipy import stats
 
@@ -143,32 +144,30 @@ def test_in_fifty_dimensions_the_six_that_separate_are_shown():
     assert min(np.linalg.norm(centres[a] - centres[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > 5 * spread
 
 
-@pytest.mark.parametrize(("dim", "panels"), [(2, 3), (3, 7), (5, 16), (50, 22)])
+@pytest.mark.parametrize(("dim", "panels"), [(2, 3), (3, 7), (4, 11), (50, 22)])
 def test_pair_plots_have_a_panel_a_pair_and_one_for_the_plane(dim, panels):
-    draws_ = tree(dim)
+    """And nothing is cut off, nor does the plane cover other panels, where names are long."""
+    draws_ = tree(dim, columns=tuple(f"{d}, of a long name" for d in range(dim)))
     canvas = rendered(pair_plots.pairs(draws_, projections.view([draws_]), "#009E73", ESTIMATE))
     assert len(canvas.axes) == panels
     boxes = [axis.get_tightbbox() for axis in canvas.axes]
-    inside = canvas.bbox.padded(1)
+    inside = canvas.bbox
     assert all(inside.x0 <= b.x0 and b.x1 <= inside.x1 and inside.y0 <= b.y0 and b.y1 <= inside.y1 for b in boxes)
     if dim > 2:
         corner = boxes[-1]
         assert not any(corner.overlaps(axis.bbox) for axis in canvas.axes[:-1])
     texts = [text for axis in canvas.axes for text in (axis.get_xlabel(), axis.get_ylabel())]
     assert "density" in texts
-    assert any("dimension" in text for text in texts)
+    assert {projections.coordinate_names(draws_)[d] for d in projections.view([draws_]).shown} <= set(texts)
 
 
 def test_colours_are_the_clusters_of_the_partition_and_an_ellipse_has_those_of_its_points():
     draws_ = tree(5, num_components=4)
     canvas = pair_plots.pairs(draws_, projections.view([draws_]), "#009E73", ESTIMATE)
-    panel = next(axis for axis in canvas.axes if axis.get_xlabel() == "dimension 0" and axis.collections)
+    panel = next(axis for axis in canvas.axes if (axis.get_xlabel(), axis.get_ylabel()) == ("x0", "x4"))
     shown = panel.collections[0]
     points = draws_["observed_data"]["points"].values
-    down = {axis.get_ylabel(): d for d, axis in enumerate(canvas.axes) if axis.get_ylabel()}
-    row = int(panel.get_ylabel().removeprefix("dimension "))
-    assert down
-    order = np.lexsort(shown.get_offsets().T), np.lexsort(points[:, [0, row]].T)
+    order = np.lexsort(shown.get_offsets().T), np.lexsort(points[:, [0, 4]].T)
     expected = [to_rgba(pair_plots.PALETTE[c], 0.7) for c in TRUTH[order[1]]]
     np.testing.assert_allclose(shown.get_facecolors()[order[0]], expected)
     found = pair_plots.clusters(draws_, ESTIMATE, points, np.arange(80))
@@ -229,7 +228,7 @@ def test_names_of_coordinates_fit_and_are_no_formulas():
     names = projections.coordinate_names(draws_)
     assert names == (r"price in \$", "x" * 15 + "…", r"y\$z\$")
     rendered(pair_plots.pairs(draws_, projections.view([draws_]), "#009E73"))
-    assert projections.coordinate_names(tree(2)) == ("dimension 0", "dimension 1")
+    assert projections.coordinate_names(tree(2)) == ("x0", "x1")
 
 
 def test_places_of_the_density_have_short_names_in_many_dimensions():
@@ -252,9 +251,13 @@ def test_the_band_of_a_rank_plot_does_not_hold_everything(chains):
     """A band at 94 % of the ECDF of 60 ranks is at most a quarter wide on each side, however many chains there are."""
     draws_ = tree(2, chains=chains, length=60)
     canvas = label_plots.traces(draws_, SimpleNamespace(draws=draws_), count=1, ranks=True)
-    band = canvas.axes[0].collections[0].get_paths()[0].vertices[:, 1]
-    assert 0.1 < band.max() < 0.25
-    assert -0.25 < band.min() < -0.1
+    bands = [c for c in canvas.axes[0].collections if isinstance(c, PolyCollection)]
+    # From 1.0 on arviz-plots writes a p value in its place.
+    assert len(bands) == 1 or any("p=" in text.get_text() for text in canvas.axes[0].texts)
+    for band in bands:
+        heights = band.get_paths()[0].vertices[:, 1]
+        assert 0.1 < heights.max() < 0.25
+        assert -0.25 < heights.min() < -0.1
 
 
 @pytest.mark.parametrize("dim", [2, 5])
