@@ -263,7 +263,7 @@ def test_the_band_of_a_rank_plot_does_not_hold_everything(chains):
 @pytest.mark.parametrize("dim", [2, 5])
 def test_the_report_shows_every_picture_and_its_captions_name_the_projection(dim, tmp_path):
     columns = ("waiting", "eruptions", "T3", "TSH", "DTSH")[:dim]
-    trees = {m: tree(dim, m, columns=columns) for m in ("map", "gibbs")}
+    trees = {m: tree(dim, m, length=3, columns=columns) for m in ("map", "gibbs")}
     table = pd.DataFrame(
         {"kind": ["invariant"], "r_hat": [1.01], "ess_bulk": [99.0]}, index=pd.Index(["x"], name="quantity")
     )
