@@ -1,6 +1,5 @@
 """Projections against brute force, and pictures and reports of draws made by hand in two, five and fifty dimensions."""
 
-import dataclasses
 import io
 import re
 from types import SimpleNamespace
@@ -13,8 +12,8 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex, to_rgba
 from scipy import stats
 
-from dpgmm import diagnostics, draws, label_plots, labelling, pair_plots, plots, projections, report
-from dpgmm.data import Dataset
+from dpgmm import InputError, diagnostics, draws, label_plots, labelling, pair_plots, plots, projections, report
+from dpgmm.data import Dataset, read
 from dpgmm.projections import Mixtures
 
 SIZES = 40, 25, 15
@@ -282,4 +281,9 @@ def test_the_report_shows_every_picture_and_its_captions_name_the_projection(dim
 
 
 def test_data_carry_the_names_of_their_columns(tmp_path):
-    assert dataclasses.asdict(Dataset([[1.0, 2.0]], columns=["a", "b"]))["columns"] == ("a", "b")
+    (tmp_path / "named.csv").write_text("id,a b,c\n1,2,3\n4,5,6\n")
+    (tmp_path / "plain.csv").write_text("1,2\n3,4\n")
+    assert read(tmp_path / "named.csv", ["c", "1"]).columns == ("c", "a b")
+    assert read(tmp_path / "plain.csv").columns == ()
+    with pytest.raises(InputError, match="1 names of columns for 2"):
+        Dataset([[1.0, 2.0]], columns=("a",))
