@@ -35,13 +35,12 @@ class Clusters(NamedTuple):
     """What the colours mean.
 
     - `of_points` (R,): colour of every point that is drawn. `of_components` (K,): of every component of the draw shown.
-    - `legend`: colours and what they stand for, in order. `source`: where the clusters come from, in words.
+    - `legend`: colours and what they stand for, in order.
     """
 
     of_points: np.ndarray
     of_components: np.ndarray
     legend: list[tuple[str, str]]
-    source: str
 
 
 def window(points: np.ndarray, margin: float = 0.08) -> np.ndarray:
@@ -118,7 +117,7 @@ def clusters(draws: xr.DataTree, found: Partition | None, points: np.ndarray, ro
         legend = [(str(tints[k]), f"weight {drawn.weights[k]:.2g}") for k in heaviest[: len(PALETTE)]]
         labels = share(points[rows]).argmax(axis=1)
         legend = [*legend, *_rest(len(heaviest) - len(PALETTE), "component")]
-        return Clusters(tints[labels], tints, legend, "the most probable component of the draw shown")
+        return Clusters(tints[labels], tints, legend)
     labels = found.partition.values
     sizes = np.bincount(labels)
     largest = np.argsort(-sizes, kind="stable")
@@ -132,7 +131,7 @@ def clusters(draws: xr.DataTree, found: Partition | None, points: np.ndarray, ro
     legend += _rest(len(sizes) - len(PALETTE), "cluster")
     if (of_points == NOBODY).any():
         legend.append((NOBODY, "not among those clustered"))
-    return Clusters(of_points, of_components, legend, "the estimated partition")
+    return Clusters(of_points, of_components, legend)
 
 
 def _rest(count: int, what: str) -> list[tuple[str, str]]:
