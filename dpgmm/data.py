@@ -25,13 +25,15 @@ class Dataset:
     """Points ``(N, D)`` with weights ``(N,)``: a point of weight 3 counts as three points, one of weight 0 as none.
 
     Takes anything that numpy makes an array of numbers; ``(N,)`` becomes ``(N, 1)``, weights are 1 by default. Held as
-    read-only float64 copies. Raises `InputError` for other shapes, no points, values that are not finite or exceed
-    1e100 in magnitude, negative weights, or weights that are all zero.
+    read-only float64 copies. `columns` are the names of the D coordinates, where they have any. Raises `InputError` for
+    other shapes, no points, values that are not finite or exceed 1e100 in magnitude, negative weights, weights that are
+    all zero, or another number of names than of coordinates.
     """
 
     points: np.ndarray
     weights: np.ndarray = None  # pyright: ignore[reportAssignmentType]  # ones, set below
     name: str = "data"
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self):
         points = _as_floats(self.points, f"{self.name}: points")
@@ -49,6 +51,12 @@ class Dataset:
         )
         if not weights.any():
             raise InputError(f"{self.name}: all weights are zero; give at least one point a positive weight")
+        columns = tuple(map(str, self.columns))
+        if columns and len(columns) != points.shape[1]:
+            raise InputError(
+                f"{self.name}: {len(columns)} names of columns for {points.shape[1]} of them; give one for each, or none"
+            )
+        object.__setattr__(self, "columns", columns)
         for field, array in ("points", points), ("weights", weights):
             array.setflags(write=False)
             object.__setattr__(self, field, array)
@@ -97,10 +105,11 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> Dataset:
         raise InputError(f"{path}: unknown kind of file {path.suffix!r}; give one of {', '.join(TEXT)}, .npy")
     columns = [columns] if isinstance(columns, str) else columns
     try:
-        values = _read_array(path, columns) if path.suffix.lower() == ".npy" else _read_text(path, columns)
+        array = path.suffix.lower() == ".npy"
+        values, names = (_read_array(path, columns), ()) if array else _read_text(path, columns)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; check the file's permissions") from error
-    return Dataset(values, name=path.stem)
+    return Dataset(values, name=path.stem, columns=names)
 
 
 def _as_floats(values: Any, what: str) -> np.ndarray:
@@ -131,9 +140,10 @@ def _read_array(path: Path, columns: Sequence[str] | None) -> np.ndarray:
     return values[:, _chosen(path, [str(j) for j in range(values.shape[1])], columns)]
 
 
-def _read_text(path: Path, columns: Sequence[str] | None) -> np.ndarray:
-    rows = _rows(path)
-    names, rows = _header(path, rows)
+def _read_text(path: Path, columns: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The numbers, and the names that a header gives to their columns."""
+    table = _rows(path)
+    names, rows = _header(path, table)
     chosen = _chosen(path, names, columns) if columns else [j for j, name in enumerate(names) if name]
     if not rows:
         raise InputError(f"{path}: a header and no data; add at least one line of numbers")
@@ -144,7 +154,7 @@ def _read_text(path: Path, columns: Sequence[str] | None) -> np.ndarray:
     for j, numeric in zip(chosen, np.isfinite(values).T, strict=True):
         if not numeric.all():
             raise InputError(_complaint(path, rows, names, j, numeric))
-    return values
+    return values, tuple(names[j] or str(j) for j in chosen) if len(rows) < len(table) else ()
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:

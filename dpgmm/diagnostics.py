@@ -100,13 +100,17 @@ def invariants(draws: xr.DataTree, seen: panel.Panel | None = None) -> dict[str,
 def predictive_density(draws: xr.DataTree, points: np.ndarray | None = None) -> tuple[np.ndarray, list[str]]:
     """Log predictive density ``(chain, draw, point)`` at `points`, by default `GRID` places of the data, and their names.
 
-    D = 1: a grid over the range of the data; D > 1: data points evenly spread over the rows.
+    D = 1: a grid over the range of the data; D > 1: data points evenly spread over the rows. Names are the values, but
+    for D > 2 the default places are called by their row: point 12.
     """
     posterior = draws["posterior"].to_dataset()
     data = draws["observed_data"].to_dataset()["points"].values
+    rows = None if data.shape[1] == 1 or points is not None else _rows(data)
     if points is None:
-        points = np.linspace(data.min(), data.max(), GRID)[:, None] if data.shape[1] == 1 else _rows(data)
+        points = np.linspace(data.min(), data.max(), GRID)[:, None] if rows is None else data[rows]
     density = _log_densities(panel.sorted_components(posterior), jnp.asarray(points))
+    if rows is not None and data.shape[1] > 2:
+        return np.asarray(density), [f"point {row}" for row in rows]
     # As many digits as tell neighbouring places apart, wherever the data lie.
     ratio = np.abs(points).max(axis=0) * len(points) / np.maximum(np.ptp(points, axis=0), np.finfo(float).tiny)
     digits = [min(17, max(3, 1 + math.ceil(math.log10(max(r, 1.0))))) for r in ratio]
@@ -185,7 +189,7 @@ def _raw(draws: xr.DataTree) -> dict[str, np.ndarray]:
 
 
 def _rows(data: np.ndarray) -> np.ndarray:
-    return data[np.unique(np.linspace(0, len(data) - 1, GRID).astype(int))]
+    return np.unique(np.linspace(0, len(data) - 1, GRID).astype(int))
 
 
 def _row(values: np.ndarray, without_r_hat: bool, of_r_hat: Callable) -> dict[str, float]:

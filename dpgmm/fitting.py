@@ -48,6 +48,7 @@ def fit(
                 continue
         tree["observed_data"] = xr.DataTree(draws.with_coordinates(draws.observed(posterior.data)))
         tree.attrs |= {"seed": seed, "data": posterior.data.name, "compression": json.dumps(record)}
+        tree.attrs["columns"] = json.dumps(posterior.data.columns)
         return tree
     raise AssertionError("the full data are the last candidate")
 

@@ -61,15 +61,19 @@ def few_points(tree: xr.DataTree) -> Dataset:
 
 
 def r_hats(tree: xr.DataTree, relabelled: Relabelling) -> pd.DataFrame:
-    """R-hat of the weights and first means of visible components, raw and relabelled, heaviest first."""
+    """R-hat of the weights and means of visible components, raw and relabelled, heaviest first.
+
+    Of a mean in D > 1: the largest of the R-hats of its coordinates.
+    """
     before, after = tree["posterior"].to_dataset(), relabelled.draws["posterior"].to_dataset()
     weights = after["weights"].values.mean(axis=(0, 1))
     visible = np.argsort(-weights)[: (weights > VISIBLE).sum()]
     columns: dict[str, Any] = {"component": visible, "weight": weights[visible]}
     for name in ("weights", "means"):
         for how, dataset in (("raw", before), ("relabelled", after)):
-            of = dataset[name].values.reshape(*dataset["weights"].shape, -1)[..., 0]
-            columns[f"{name}, {how}"] = [diagnostics.r_hat(of[..., k]) for k in visible]
+            # Coordinates first, and one for a weight.
+            of = np.moveaxis(dataset[name].values.reshape(*dataset["weights"].shape, -1), -1, 0)
+            columns[f"{name}, {how}"] = [np.max([diagnostics.r_hat(x) for x in of[..., k]]) for k in visible]
     return pd.DataFrame(columns)
 
 

@@ -2,10 +2,13 @@
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import diagnostics
+from . import diagnostics, pair_plots
 from .draws import answer, best_chain
+from .pair_plots import window
+from .projections import PROMINENT, View, one_draw, some_draws
 
 COLOURS = {"map": "#0072B2", "svi": "#D55E00", "nuts": "#009E73", "gibbs": "#CC79A7", "blocked_gibbs": "#E69F00"}
 """One colour a method, the same in every picture (Okabe & Ito 2008: told apart by the colour-blind)."""
@@ -22,13 +25,19 @@ def figure(rows: int = 1, columns: int = 1, height: float = 3.6, width: float = 
     return canvas, canvas.subplots(rows, columns, squeeze=False)
 
 
-def fits(trees: dict[str, xr.DataTree]) -> Figure:
-    """Data and the fitted density of every method's answer (D = 1: with a 90 % band; D > 1: ellipses, two dimensions)."""
-    canvas, axes = figure(1, len(trees), height=3.4, width=4.2 * len(trees))
-    for axis, (method, draws) in zip(axes[0], trees.items(), strict=True):
-        draw = _fit_1d if draws["posterior"].sizes["dim"] == 1 else _fit_2d
-        draw(axis, answer(draws), colour(method))
+def fits(trees: dict[str, xr.DataTree], seen: View) -> Figure:
+    """Data and the fitted density of every method's answer: D = 1 with a 90 % band, D > 1 in the plane of `seen`."""
+    columns = min(3, len(trees))
+    rows = -(-len(trees) // columns)
+    canvas, axes = figure(rows, columns, height=3.4 * rows, width=4.2 * columns)
+    canvas.set_layout_engine("constrained", h_pad=0.08)
+    for axis in axes.flat[len(trees) :]:
+        axis.remove()
+    for axis, (method, draws) in zip(axes.flat, trees.items(), strict=False):
+        _fit(axis, answer(draws), seen, colour(method))
         axis.set_title(method)
+    canvas.supxlabel(seen.axes[0], fontsize=10)
+    canvas.supylabel((*seen.axes, "density")[1], fontsize=10)
     return canvas
 
 
@@ -55,30 +64,42 @@ def final_weights(draws: xr.DataTree) -> Figure:
     return canvas
 
 
-def paths(draws: xr.DataTree) -> Figure:
-    """Component means along the best restart's path; a line is as dark as its component is heavy at that time."""
-    canvas, [[axis]] = figure(height=4)
+def paths(draws: xr.DataTree, seen: View) -> Figure:
+    """Component means along the best restart's path, in the coordinates of the view's plane, one panel each.
+
+    A line is as dark as its component is heavy at that time.
+    """
+    canvas, axes = figure(len(seen.axes), height=4 if seen.dim == 1 else 6)
     group = draws["optimisation"].to_dataset().isel(chain=best_chain(draws))
-    steps, means, weights = group["snapshot_step"].values, group["means"].values[..., 0], group["weights"].values
-    for k in np.argsort(weights[-1]):
-        shade = np.clip(weights[:, k] / weights[-1].max(), 0.03, 1) ** 0.5
-        axis.scatter(steps, means[:, k], s=14 * shade, alpha=shade, color=colour(draws.attrs["method"]), lw=0)
-    axis.set(xlabel="step", ylabel="component mean" if means.ndim == 2 else "component mean, first dimension")
+    steps, weights = group["snapshot_step"].values, group["weights"].values
+    means = seen.points(group["means"].values)
+    limits = window(means[weights >= min(PROMINENT, weights.max())])
+    for e, axis in enumerate(axes[:, 0]):
+        for k in np.argsort(weights[-1]):
+            shade = np.clip(weights[:, k] / weights[-1].max(), 0.03, 1) ** 0.5
+            axis.scatter(steps, means[:, k, e], s=14 * shade, alpha=shade, color=colour(draws.attrs["method"]), lw=0)
+        axis.set_ylabel("component mean" if seen.dim == 1 else f"mean of {seen.axes[e]}", fontsize=9)
+        if seen.dim > 1:
+            axis.set_ylim(limits[:, e])
+    axes[-1, 0].set(xlabel="step")
     return canvas
 
 
-def frames(draws: xr.DataTree, count: int = 30) -> list[tuple[int, Figure]]:
+def frames(draws: xr.DataTree, seen: View, count: int = 30) -> list[tuple[int, Figure]]:
     """Frames of the training animation, early steps denser: the fitted density at snapshots of the best restart."""
     group = draws["optimisation"].to_dataset().isel(chain=best_chain(draws))
     total = group.sizes["snapshot"]
     chosen = np.unique((np.linspace(0, 1, count) ** 2 * (total - 1)).astype(int))
     pictures = []
     for index in chosen:
-        canvas, [[axis]] = figure(width=7)
+        canvas, [[axis]] = figure(width=7, height=3.6 if seen.dim == 1 else 5)
         snapshot = group.isel(snapshot=index)
-        single = snapshot[["weights", "means", "covariances"]].expand_dims(("chain", "draw"))
+        single = snapshot[[n for n, v in snapshot.data_vars.items() if "step" not in v.dims]].expand_dims(
+            ("chain", "draw")
+        )
         tree = xr.DataTree.from_dict({"posterior": single, "observed_data": draws["observed_data"].to_dataset()})
-        (_fit_1d if single.sizes["dim"] == 1 else _fit_2d)(axis, tree, colour(draws.attrs["method"]))
+        _fit(axis, tree, seen, colour(draws.attrs["method"]))
+        axis.set(xlabel=seen.axes[0], ylabel=(*seen.axes, "density")[1])
         step = int(snapshot["snapshot_step"])
         axis.set_title(f"step {step}")
         pictures.append((step, canvas))
@@ -118,7 +139,20 @@ def traces(draws: xr.DataTree, count: int = 3):
     return plot.viz["figure"].item()
 
 
-def _fit_1d(axis, draws: xr.DataTree, tint: str) -> None:
+def _fit(axis: Axes, draws: xr.DataTree, seen: View, tint: str) -> None:
+    """Data, mean density and the components of one draw: on the line, or in the plane of the view."""
+    if seen.dim == 1:
+        _fit_1d(axis, draws, tint)
+    else:
+        data = draws["observed_data"].to_dataset()
+        points, weights = seen.points(data["points"].values), data["point_weights"].values
+        drawn, several = (seen.mixtures(m) for m in (one_draw(draws), some_draws(draws, pair_plots.DRAWS)))
+        pair_plots.plane(
+            axis, points[pair_plots.rows_shown(weights)], drawn, several, tint, window(points[weights > 0])
+        )
+
+
+def _fit_1d(axis: Axes, draws: xr.DataTree, tint: str) -> None:
     data = draws["observed_data"].to_dataset()
     points = data["points"].values[:, 0]
     margin = 0.05 * np.ptp(points) or 1.0
@@ -129,25 +163,6 @@ def _fit_1d(axis, draws: xr.DataTree, tint: str) -> None:
     if len(density) > 1:
         axis.fill_between(grid, *np.quantile(density, [0.05, 0.95], axis=0), color=tint, alpha=0.3, lw=0)
     axis.plot(grid, density.mean(axis=0), color=tint, lw=2)
-    weights, means, scales = _one_draw(draws)
-    for w, m, s in zip(weights, means[:, 0], scales[:, 0, 0] ** 0.5, strict=True):
+    weights, means, covariances = one_draw(draws)
+    for w, m, s in zip(weights, means[:, 0], covariances[:, 0, 0] ** 0.5, strict=True):
         axis.plot(grid, w * np.exp(-0.5 * ((grid - m) / s) ** 2) / s / np.sqrt(2 * np.pi), color=tint, lw=0.8, ls="--")
-    axis.set(xlabel="x", ylabel="density")
-
-
-def _fit_2d(axis, draws: xr.DataTree, tint: str) -> None:
-    points = draws["observed_data"].to_dataset()["points"].values[:, :2]
-    axis.scatter(*points[:: max(1, len(points) // 2000)].T, s=4, color="#bbbbbb", lw=0)
-    circle = np.stack([np.cos(t := np.linspace(0, 2 * np.pi, 100)), np.sin(t)])
-    for w, m, c in zip(*_one_draw(draws), strict=True):
-        ellipse = m[:2, None] + 2 * np.linalg.cholesky(c[:2, :2]) @ circle
-        axis.plot(*ellipse, color=tint, lw=0.8 + 3 * w)
-    axis.set(xlabel="dimension 0", ylabel="dimension 1")
-
-
-def _one_draw(draws: xr.DataTree, least: float = 1e-3):
-    """Components of the last draw of the best chain, without those of negligible weight: no labels are averaged."""
-    chain = best_chain(draws) if "sample_stats" in draws.children else 0
-    last = draws["posterior"].to_dataset().isel(chain=chain, draw=-1)
-    keep = last["weights"].values > least
-    return tuple(last[name].values[keep] for name in ("weights", "means", "covariances"))

@@ -12,11 +12,12 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from . import diagnostics, label_plots, labelling, plots
+from . import diagnostics, label_plots, labelling, pair_plots, plots, projections
 from .draws import answer
 from .labelling import Labelling
 from .partitions import num_clusters
 from .partitions.partition import Partition
+from .projections import View
 
 
 def write(
@@ -87,19 +88,22 @@ def _content(
     paths = {name: tree for name, tree in trees.items() if "optimisation" in tree.children}
     answers = {name: answer(tree) for name, tree in trees.items()}
     rows = [diagnostics.summary_row(tree, found[name]) for name, tree in trees.items()]
+    seen = projections.view(list(answers.values()))
     return {
         "data": first.attrs["data"],
         "model": first.attrs["model"],
         "size": first["observed_data"].sizes["obs"],
+        "view": _view(seen),
         "methods": list(trees),
         "summary": _records(pd.DataFrame(rows).set_index("method").T.reset_index(names="")),
         "verdicts": {name: (d.verdict, d.explanation) for name, d in found.items()},
         "colours": {name: plots.colour(name) for name in trees},
-        "fits": png(plots.fits(trees)),
-        "components": {name: _records(diagnostics.sorted_components(tree)) for name, tree in answers.items()},
+        "fits": png(plots.fits(trees, seen)),
+        "pairs": _pairs(answers, labels, seen) if seen.dim > 1 else {},
+        "components": {name: _components(tree, seen) for name, tree in answers.items()},
         "of": {name: "best restart" if name in paths else "all chains" for name in trees},
-        "training": _training(trees["map"]) if "map" in paths else None,
-        "paths": {name: png(plots.paths(tree)) for name, tree in paths.items()},
+        "training": _training(trees["map"], seen) if "map" in paths else None,
+        "paths": {name: png(plots.paths(tree, seen)) for name, tree in paths.items()},
         "tables": {name: _both(d) for name, d in found.items() if bool(d.table["r_hat"].notna().to_numpy().any())},
         "traces": _traces(trees, found),
         "active": png(plots.active(trees)),
@@ -110,8 +114,44 @@ def _content(
     }
 
 
-def _training(tree: xr.DataTree) -> dict[str, Any]:
-    frames = [(step, png(canvas, 80)) for step, canvas in plots.frames(tree)]
+def _view(seen: View) -> dict[str, Any]:
+    """What captions say of the coordinates and the plane that are looked at."""
+    return {
+        "dim": seen.dim,
+        "names": [seen.names[d] for d in seen.shown],
+        "separation": {seen.names[d]: float(seen.separation[d]) for d in seen.shown},
+        "projected": seen.projected,
+        "axes": seen.axes,
+    }
+
+
+def _pairs(answers: dict[str, xr.DataTree], labels: dict[str, Labelling], seen: View) -> dict[str, dict[str, Any]]:
+    """The pair plot of every method's answer and what its colours mean."""
+    of = {name: labels[name].partition if name in labels else None for name in answers}
+    return {
+        name: {
+            "picture": png(pair_plots.pairs(tree, seen, plots.colour(name), of[name])),
+            "partition": of[name] is not None,
+            "point": bool(tree.attrs.get("point_estimate", 0)),
+        }
+        for name, tree in answers.items()
+    }
+
+
+def _components(tree: xr.DataTree, seen: View) -> list[dict[str, Any]]:
+    """Components sorted by weight; D > 1: mean and scale in one cell, of the coordinates that are shown."""
+    table = diagnostics.sorted_components(tree)
+    if seen.dim == 1:
+        return _records(table)
+    cells = {
+        seen.names[d]: [f"{m:.4g} ({s:.3g})" for m, s in zip(table[f"mean_{d}"], table[f"scale_{d}"], strict=True)]
+        for d in seen.shown
+    }
+    return _records(table[["weight", "weight_sd"]].assign(**cells))
+
+
+def _training(tree: xr.DataTree, seen: View) -> dict[str, Any]:
+    frames = [(step, png(canvas, 80)) for step, canvas in plots.frames(tree, seen)]
     counts = tree["sample_stats"].to_dataset()["active_components"].values
     weights = tree["posterior"].to_dataset()["weights"].values[plots.best_chain(tree), -1]
     return {

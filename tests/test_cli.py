@@ -30,6 +30,7 @@ def test_compare_leaves_everything(run_folder):
     assert "One model, several methods" in output
     run = json.loads((folder / "run.json").read_text())
     assert set(run["timings"]) == {"map", "svi", "nuts"}
+    assert dpgmm.draws.load(folder / "map.nc").attrs["columns"] == '["y"]'
 
 
 def test_report_is_one_file_and_escapes_names(run_folder):
