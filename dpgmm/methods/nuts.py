@@ -11,6 +11,7 @@ from numpyro.infer import NUTS
 from .. import draws
 from ..errors import InputError
 from ..posterior import Posterior
+from . import _permute
 from ._run import Progress, compile_timed, dispersed, run_chains, stack
 
 CHUNK = 25
@@ -27,12 +28,15 @@ def run(
     target_accept: float = 0.9,
     max_tree_depth: int = 10,
     dense_mass: bool = False,
+    permute: bool = False,
     progress: Progress | None = None,
 ) -> xr.DataTree:
     """Draws of `chains` independent chains after `warmup` adaptive transitions (Hoffman & Gelman 2014).
 
     `sample_stats` keeps `diverging`, `n_steps`, `tree_depth`, `energy`, `acceptance_rate`, `step_size`, of the kept
-    draws. Deterministic given `key`. Raises `InputError` where a start has no finite density.
+    draws. With `permute`, every transition is followed by K proposals to swap two labels (`_permute.swap`): chains then
+    draw from the labelled posterior, and labels switch as often as they may. Deterministic given `key`. Raises
+    `InputError` where a start has no finite density, and with `permute` where a model's components cannot be swapped.
     """
     key_start, key_chain = random.split(key)
     starts = dispersed(posterior, key_start, chains)
@@ -41,8 +45,11 @@ def run(
     flat = jax.vmap(lambda u: ravel_pytree(u)[0])(starts)
     if not np.isfinite(jax.jit(jax.vmap(posterior.log_density))(starts)).all():
         raise InputError(f"model {posterior.name}: the log density of a start is not finite; mend its initial(key)")
+    if permute:
+        _permute.check(posterior, posterior.constrain(unravel(flat[0]))[0])
+    potential = lambda u: -posterior.log_density(unravel(u))
     kernel = NUTS(
-        potential_fn=lambda u: -posterior.log_density(unravel(u)),
+        potential_fn=potential,
         target_accept_prob=target_accept,
         max_tree_depth=max_tree_depth,
         dense_mass=dense_mass,
@@ -52,8 +59,21 @@ def run(
     init, init_seconds = compile_timed(lambda k, start: kernel.init(k, warmup, start, (), {}), keys[0], flat[0])
     states = [init(keys[i], flat[i]) for i in range(chains)]
 
+    def swapped(state):
+        key, key_labels = random.split(state.rng_key)
+        parameters = posterior.constrain(unravel(state.z))[0]
+        new, accepted = _permute.swap(key_labels, parameters, posterior, int(posterior.options["truncation"]))
+        z = jnp.where(accepted > 0, ravel_pytree(posterior.unconstrain(new))[0], state.z)
+        energy, gradient = jax.value_and_grad(potential)(z)
+        return state._replace(z=z, potential_energy=energy, z_grad=gradient, rng_key=key)
+
+    def transition(state, _):
+        state = kernel.sample(state, (), {})
+        state = swapped(state) if permute else state
+        return state, _kept(state)
+
     def chunk(state):
-        return jax.lax.scan(lambda s, _: ((s := kernel.sample(s, (), {})), _kept(s)), state, length=CHUNK)
+        return jax.lax.scan(transition, state, length=CHUNK)
 
     compiled, compile_seconds = compile_timed(chunk, states[0])
     total = warmup + draws_per_chain
@@ -84,6 +104,7 @@ def run(
             "target_accept": target_accept,
             "max_tree_depth": max_tree_depth,
             "dense_mass": dense_mass,
+            "permute": permute,
         },
         compile_seconds=init_seconds + compile_seconds,
         run_seconds=run_seconds,
