@@ -53,15 +53,16 @@ def reordered(parameters: Parameters, order: Array, posterior: Posterior) -> Par
     return new
 
 
-def check(posterior: Posterior, parameters: Parameters) -> None:
+def check(posterior: Posterior, unconstrained: Parameters) -> None:
     """Raise `InputError` unless `reordered` reorders this model's mixture: its sites may have names of their own."""
 
-    def both(parameters):
+    def both(unconstrained):
+        parameters, _ = posterior.constrain(unconstrained)
         order = jnp.arange(posterior.mixture(parameters).log_weights.shape[0])[::-1]
         found = posterior.mixture(reordered(parameters, order, posterior))
         return found, jax.tree.map(lambda leaf: leaf[order], posterior.mixture(parameters))
 
-    found, wanted = jax.jit(both)(parameters)
+    found, wanted = jax.jit(both)(unconstrained)
     for of_mixture, one, other in zip(found._fields, found, wanted, strict=True):
         if not jnp.allclose(one, other, rtol=1e-3, atol=1e-6):
             raise InputError(
