@@ -63,6 +63,7 @@ def exactly(members):
     return inside * (-1.0) ** (members.sum(axis=1)[None, :] - members.sum(axis=1)[:, None])
 
 
+@cache
 def labelled_truth(posterior):
     """Exact probability of every set of occupied components, ``(2^K,)``, and exact mean weights by label, ``(K,)``.
 
@@ -236,7 +237,7 @@ def test_a_swap_is_an_isometry_of_stick_logits_and_not_of_sticks():
 def test_a_swap_reorders_the_mixture_and_nothing_else(model):
     priors = {} if model == "escobar_west" else {"shape": 2.0}
     p = load_model(model)(Dataset(PLANE), truncation=4, **priors)
-    start = p.initial(random.PRNGKey(1))
+    start = jax.jit(p.initial)(random.PRNGKey(1))
     many, value = jax.jit(lambda key, s: _permute.swap(key, s, p, 30)), jax.jit(p.log_likelihood)
     after, accepted = many(random.PRNGKey(2), start)
     np.testing.assert_allclose(value(after), value(start), rtol=1e-12)
@@ -265,7 +266,9 @@ def test_components_under_other_names_cannot_be_swapped():
 def test_expectations_over_allocations_are_sums_over_all_of_them():
     """Occupied components, clusters and similarity of one draw against the K^n allocations and their probabilities."""
     p = posterior(GALAXIES[:4], truncation=3)
-    weights, means, covariances = (np.asarray(leaf) for leaf in p.components(p.initial(random.PRNGKey(0))))
+    weights, means, covariances = (
+        np.asarray(leaf) for leaf in jax.jit(lambda key: p.components(p.initial(key)))(random.PRNGKey(0))
+    )
     draws = Draws(p, *(np.tile(leaf, (1, BATCHES, *leaf.ndim * [1])) for leaf in (weights, means, covariances)))
     joint = weights * norm.pdf(GALAXIES[:4], means[:, 0], np.sqrt(covariances[:, 0, 0]))
     of_points = joint / joint.sum(axis=1, keepdims=True)
