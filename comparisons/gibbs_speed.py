@@ -83,7 +83,7 @@ TIMED = "collapsed", "blocked"
 
 
 def run(out: Path, quick: bool = False) -> dict[str, Any]:
-    """Time, trace, print the tables, write ``out/gibbs_speed.json``. `quick`: a thousand points, no split-merge, no child."""
+    """Time, trace, print the tables, write ``out/gibbs_speed.json``. `quick`: a thousand points, no split-merge."""
     console, plan = Console(), QUICK if quick else FULL
     with console.status("timing sweeps"):
         speed = _speed(plan)
