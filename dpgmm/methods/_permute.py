@@ -47,7 +47,7 @@ def swap(key: Array, parameters: Parameters, posterior: Posterior, proposals: in
 
 def reordered(parameters: Parameters, order: Array, posterior: Posterior) -> Parameters:
     """The same mixture with its components in another order: ``order[k]`` is the one that becomes k, ``(K,)``."""
-    new = {site: leaf[order] if site in COMPONENTS else leaf for site, leaf in parameters.items()}
+    new = {site: _rows(leaf, order) if site in COMPONENTS else leaf for site, leaf in parameters.items()}
     if "stick_logits" in parameters:
         new["stick_logits"] = sticks.logits(posterior.mixture(parameters).log_weights[order])
     return new
@@ -60,7 +60,7 @@ def check(posterior: Posterior, unconstrained: Parameters) -> None:
         parameters, _ = posterior.constrain(unconstrained)
         order = jnp.arange(posterior.mixture(parameters).log_weights.shape[0])[::-1]
         found = posterior.mixture(reordered(parameters, order, posterior))
-        return found, jax.tree.map(lambda leaf: leaf[order], posterior.mixture(parameters))
+        return found, jax.tree.map(lambda leaf: _rows(leaf, order), posterior.mixture(parameters))
 
     found, wanted = jax.jit(both)(unconstrained)
     for of_mixture, one, other in zip(found._fields, found, wanted, strict=True):
@@ -69,3 +69,8 @@ def check(posterior: Posterior, unconstrained: Parameters) -> None:
                 f"model {posterior.name}: its components cannot be reordered, {of_mixture} stay behind; permute = True needs"
                 f" sites stick_logits or {', '.join(COMPONENTS)}"
             )
+
+
+def _rows(leaf: Array, order: Array) -> Array:
+    """Rows in another order; a single row, of a covariance that all components share, stays where it is."""
+    return leaf[order] if leaf.shape[0] == order.shape[0] else leaf
