@@ -13,7 +13,8 @@ import numpy as np
 import scipy.linalg
 import xarray as xr
 
-from .draws import best_chain, covariances
+from . import draws as schema
+from .draws import best_chain
 
 MOST = 6
 """Coordinates that pair plots show, at most."""
@@ -113,7 +114,7 @@ def some_draws(draws: xr.DataTree, count: int) -> Mixtures:
 
 def _mixtures(chosen: xr.Dataset) -> Mixtures:
     """Arrays of the chosen draws only: the one place where pictures read covariances."""
-    return Mixtures(chosen["weights"].values, chosen["means"].values, covariances(chosen))
+    return Mixtures(chosen["weights"].values, chosen["means"].values, schema.covariances(chosen))
 
 
 def project(mixtures: Mixtures, matrix: np.ndarray) -> Mixtures:

@@ -7,20 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from few_points import GALAXIES, PLANE, in_errors, posterior
 from jax import random
 
 import dpgmm
 from dpgmm import Dataset, InputError, clusters, concentration, conjugate, exact, load_model, mixture
 from dpgmm.methods import _collapsed, _split_merge, blocked_gibbs
 
-GALAXIES = dpgmm.datasets.galaxies().points[[0, 5, 8, 20, 40, 60, 75, 80]]
-PLANE = np.array([[0.3, 1.0], [-1.0, 0.2], [2.5, -1.0], [2.2, -0.7], [-0.8, 0.0], [6.0, 5.0]])
 SLOW = lambda values: pytest.param(*values, marks=pytest.mark.slow)
 CHAINS, SWEEPS, DISCARD, EVERY = 64, 2_000, 100, 40
-
-
-def posterior(points=GALAXIES, model="stick_breaking", truncation=4, covariance="full"):
-    return load_model(model)(Dataset(points), truncation=truncation, shape=2.0, rate=2.0, covariance=covariance)
 
 
 def collapsed(p, split_merges=0, components=True):
@@ -86,8 +81,7 @@ def compare(labels, densities, truth):
         ("similarity", together, truth.similarity),
         ("predictive", np.asarray(densities), truth.predictive),
     ):
-        error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
-        deviations[name] = np.max(np.abs(found.mean(axis=0) - wanted) / np.maximum(error, 1e-6))
+        deviations[name] = in_errors(found, wanted)
     return 0.5 * np.abs(of_chain.mean(axis=0) - truth.num_clusters).sum(), deviations
 
 
@@ -114,7 +108,7 @@ BLOCKED = [
 
 @pytest.mark.parametrize(("points", "model", "truncation", "covariance"), BLOCKED)
 def test_blocked_gibbs_is_exact_labels_included(points, model, truncation, covariance):
-    p = posterior(points, model, truncation, covariance)
+    p = posterior(points, model, truncation, covariance=covariance)
     truth = exact.allocations(p)
     labels, densities = blocked(p, 2 * SWEEPS, 500)
     distance, deviations = compare(labels, densities, truth.partitions)
@@ -126,8 +120,7 @@ def test_blocked_gibbs_is_exact_labels_included(points, model, truncation, covar
 def deviations_of_labels(labels, truth):
     """Probability of every component for every point, in standard errors: the labelled posterior, not an invariant."""
     found = (np.asarray(labels)[..., None] == np.arange(truth.component.shape[1])).mean(axis=1)
-    error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
-    return np.max(np.abs(found.mean(axis=0) - truth.component) / np.maximum(error, 1e-6))
+    return in_errors(found, truth.component)
 
 
 def forgets_to_leave(change):

@@ -11,6 +11,7 @@ from numpyro.infer.hmc import hmc
 from .. import draws
 from ..errors import InputError
 from ..posterior import Posterior
+from . import _permute
 from ._run import Progress, constrained, dispersed, run_chains, stack
 
 CHUNK = 25
@@ -27,12 +28,15 @@ def run(
     target_accept: float = 0.9,
     max_tree_depth: int = 10,
     dense_mass: bool = False,
+    permute: bool = False,
     progress: Progress | None = None,
 ) -> xr.DataTree:
     """Draws of `chains` independent chains after `warmup` adaptive transitions (Hoffman & Gelman 2014).
 
     `sample_stats` keeps `diverging`, `n_steps`, `tree_depth`, `energy`, `acceptance_rate`, `step_size`, of the kept
-    draws. Deterministic given `key`. Raises `InputError` where a start has no finite density.
+    draws. With `permute`, every transition is followed by K proposals to swap two labels (`_permute.swap`): chains then
+    draw from the labelled posterior, and labels switch as often as they may. Deterministic given `key`. Raises
+    `InputError` where a start has no finite density, and with `permute` where a model's components cannot be swapped.
     """
     key_start, key_chain = random.split(key)
     starts = dispersed(posterior, key_start, chains)
@@ -43,7 +47,9 @@ def run(
     first, _ = posterior.compile("nuts, starts", lambda flat, data: jax.lax.map(potential(data), flat), flat, data)
     if not np.isfinite(first(flat, data)).all():
         raise InputError(f"model {posterior.name}: the log density of a start is not finite; mend its initial(key)")
-    static = "nuts", warmup, target_accept, max_tree_depth, dense_mass
+    if permute:
+        _permute.check(posterior, jax.tree.map(lambda leaf: leaf[0], starts))
+    static = "nuts", warmup, target_accept, max_tree_depth, dense_mass, permute
     # The sampler's second function knows what the first was given: the pair is kept, as their programs are.
     begin, transition = posterior.keep(static, lambda: hmc(potential_fn_gen=potential, algo="NUTS"))
 
@@ -51,9 +57,21 @@ def run(
         adaptation = {"target_accept_prob": target_accept, "dense_mass": dense_mass, "max_tree_depth": max_tree_depth}
         return begin(start, warmup, **adaptation, model_args=(data,), rng_key=key)
 
+    def swapped(state, data):
+        key, key_labels = random.split(state.rng_key)
+        parameters = posterior.constrain(unravel(state.z))[0]
+        new, accepted = _permute.swap(key_labels, parameters, posterior, int(posterior.options["truncation"]))
+        z = jnp.where(accepted > 0, ravel_pytree(posterior.unconstrain(new))[0], state.z)
+        energy, gradient = jax.value_and_grad(potential(data))(z)
+        return state._replace(z=z, potential_energy=energy, z_grad=gradient, rng_key=key)
+
+    def step(state, data):
+        state = transition(state, (data,), {})
+        state = swapped(state, data) if permute else state
+        return state, _kept(state)
+
     def chunk(state, data):
-        step = lambda s, _: ((s := transition(s, (data,), {})), _kept(s))
-        return jax.lax.scan(step, state, length=CHUNK)
+        return jax.lax.scan(lambda s, _: step(s, data), state, length=CHUNK)
 
     keys = random.split(key_chain, chains)
     init, init_seconds = posterior.compile((*static, "init"), initialise, keys[0], flat[0], data)
@@ -87,6 +105,7 @@ def run(
             "target_accept": target_accept,
             "max_tree_depth": max_tree_depth,
             "dense_mass": dense_mass,
+            "permute": permute,
         },
         compile_seconds=init_seconds + compile_seconds,
         run_seconds=run_seconds,
