@@ -26,7 +26,9 @@ from dpgmm.concentration import Concentration
 from dpgmm.data import Dataset
 from dpgmm.study import Estimate, Picture, Section
 
-SHARE = 0.01
+QUESTION = """The number of clusters of a Dirichlet-process mixture is read off as if the data had spoken. How much of it is
+the prior on the concentration, and how much the number of points?"""
+SHARE = 0.02
 """Share of the points from which on a cluster counts as visible here."""
 SHOWN = 15
 """Numbers of clusters of which probabilities are shown."""
@@ -67,7 +69,7 @@ QUICK: dict[str, Any] = {"chains": 2, "warmup": 20, "draws_per_chain": 60, "keep
 
 
 def run(out: Path, quick: bool = False) -> dict[str, Any]:
-    """Fit, measure, draw; print the tables. `quick`: one prior of the galaxies, 30 points of the four Gaussians, short runs."""
+    """Fit, measure, draw; print the tables. `quick`: the default prior, 30 points of the four Gaussians, short runs."""
     priors, growing, sizes = ((DEFAULT,), (DEFAULT,), (30,)) if quick else (PRIORS, GROWING, SIZES)
     numbers: dict[str, Any] = {"galaxies": [], "four_gaussians": []}
     with study.bar("concentration", len(priors) + len(growing) * len(sizes)) as next_fit:
@@ -77,11 +79,8 @@ def run(out: Path, quick: bool = False) -> dict[str, Any]:
             for size in sizes:
                 options = QUICK if quick else _growing_options(size)
                 numbers["four_gaussians"].append(_measured(thinned(size), prior, options, next_fit))
-    study.leave(
-        out, "concentration", "The prior on the concentration, and the number of clusters",
-        "The number of clusters of a Dirichlet-process mixture is read off as if the data had spoken. How much of it is the "
-        "prior on the concentration, and how much the number of points?", numbers, conclusions(numbers), _sections(numbers),
-    )  # fmt: skip
+    title = "The prior on the concentration, and the number of clusters"
+    study.leave(out, "concentration", title, QUESTION, numbers, conclusions(numbers), _sections(numbers))
     return numbers
 
 
@@ -182,8 +181,8 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
         f"galaxies: the posterior mean of the number of clusters goes from {few['clusters']} under {few['prior']} to "
         f"{many['clusters']} under {many['prior']}, where the prior expects {few['prior mean of clusters']:.1f} and "
         f"{many['prior mean of clusters']:.1f}: 82 points leave much of it to the prior.",
-        f"galaxies: of these clusters, {few['visible clusters']} and {many['visible clusters']} hold {SHARE:.0%} of the points "
-        f"or more, a single galaxy being {1 / 82:.1%}.",
+        f"galaxies: of these clusters, {few['visible clusters']} and {many['visible clusters']} hold {SHARE:.0%} of "
+        "the points or more, that is, two galaxies.",
         "galaxies, most probable number of clusters, posterior (prior): "
         + "; ".join(
             f"{row['prior']}: {_mode(row['posterior of clusters'])} ({_mode(row['prior of clusters'])})" for row in rows
@@ -193,24 +192,26 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
     for name, of_prior in by_prior(numbers["four_gaussians"]).items():
         first, last = of_prior[0], of_prior[-1]
         sentences.append(
-            f"four Gaussians under {name}: from {first['points']:,} to {last['points']:,} points the posterior mean of the number "
-            f"of clusters goes from {first['clusters']} to {last['clusters']} (prior: {first['prior mean of clusters']:.1f} to "
-            f"{last['prior mean of clusters']:.1f}), of those with {SHARE:.0%} of the points from {first['visible clusters']} to "
-            f"{last['visible clusters']}; there are four components. {_grows(first, last)}"
+            f"four Gaussians under {name}: from {first['points']:,} to {last['points']:,} points the posterior mean "
+            f"of the number of clusters goes from {first['clusters']} to {last['clusters']} (prior: "
+            f"{first['prior mean of clusters']:.1f} to {last['prior mean of clusters']:.1f}), of those with "
+            f"{SHARE:.0%} of the points from {first['visible clusters']} to {last['visible clusters']}; there are "
+            f"four components. {_grows(first, last)}"
         )
     sentences.append(
-        "Theory: with a fixed concentration the posterior number of clusters does not converge to the true number of "
-        "components (Miller & Harrison 2013, NIPS 26; 2014, JMLR 15). A prior on the concentration can mend that in some "
-        "settings (Ascolani, Lijoi, Rebaudo & Zanella 2023, Biometrika 110). A number of clusters from this model is no "
-        "estimate of a number of components."
+        "Theory: with a fixed concentration the posterior number of clusters does not converge to the true number "
+        "of components (Miller & Harrison 2013, NIPS 26; 2014, JMLR 15). A prior on the concentration can mend that "
+        "in some settings (Ascolani, Lijoi, Rebaudo & Zanella 2023, Biometrika 110). A number of clusters from this "
+        "model is no estimate of a number of components."
     )
     slow = [row for key in numbers for row in numbers[key] if (row["worst R-hat"] or 1.0) > diagnostics.THRESHOLD]
     if slow:
         worst = max(slow, key=lambda row: row["worst R-hat"])
         sentences.append(
-            f"{len(slow)} of the {sum(map(len, numbers.values()))} fits have an R-hat above {diagnostics.THRESHOLD:g} (worst "
-            f"{worst['worst R-hat']:.2f}: {worst['points']:,} points, {worst['prior']}): their chains do not agree yet, and "
-            "their errors, taken from the spread of four chains, are rough."
+            f"{len(slow)} of the {sum(map(len, numbers.values()))} fits have an R-hat above "
+            f"{diagnostics.THRESHOLD:g} (worst {worst['worst R-hat']:.2f}: {worst['points']:,} points, "
+            f"{worst['prior']}): their chains do not agree yet, and their errors, taken from the spread of four "
+            "chains, are rough."
         )
     return sentences
 
@@ -234,18 +235,24 @@ def _grows(first: dict[str, Any], last: dict[str, Any]) -> str:
 
 def _sections(numbers: dict[str, Any]) -> list[Section]:
     notes = (
-        "Means over draws of four chains ± Monte Carlo standard errors (batch means, or the spread of the chains where that "
-        f"is larger). Visible: clusters that hold {SHARE:.0%} of the points or more. R-hat: the larger of the number of "
-        "clusters and the log likelihood. Nearly fixed: a standard deviation of 3 % of the mean.",
+        "Means over draws of four chains ± Monte Carlo standard errors (batch means, or the spread of the chains "
+        f"where that is larger). Visible: clusters that hold {SHARE:.0%} of the points or more. R-hat: the larger of "
+        "the number of clusters and the log likelihood. Nearly fixed: a standard deviation of 3 % of the mean.",
     )
-    of_galaxies = Picture(_distributions(numbers["galaxies"]), "Number of clusters among the galaxies: posterior (bars, with 2 "
-                          "standard errors) and prior (black), one panel a prior of the concentration.")  # fmt: skip
-    of_gaussians = Picture(_growth(by_prior(numbers["four_gaussians"])), "Four Gaussians, growing samples: posterior mean of the "
-                           "number of clusters ± 2 standard errors (solid), of those that hold a visible share (dotted), and "
-                           "prior mean (dashed). Black line: the true number of components.")  # fmt: skip
+    of_galaxies = (
+        "Number of clusters among the galaxies: posterior (bars, with 2 standard errors) and prior (black), one "
+        "panel a prior of the concentration."
+    )
+    of_gaussians = (
+        "Four Gaussians, growing samples: posterior mean of the number of clusters ± 2 standard errors (solid), of "
+        "those that hold a visible share (dotted), and prior mean (dashed). Black line: the true number of "
+        "components."
+    )
+    bars, lines = _distributions(numbers["galaxies"]), _growth(by_prior(numbers["four_gaussians"]))
+    shown = {name: [_shown(row) for row in rows] for name, rows in numbers.items()}
     return [
-        Section("galaxies", [_shown(row) for row in numbers["galaxies"]], notes, [of_galaxies]),
-        Section("four Gaussians", [_shown(row) for row in numbers["four_gaussians"]], notes, [of_gaussians]),
+        Section("galaxies", shown["galaxies"], notes, [Picture(bars, of_galaxies)]),
+        Section("four Gaussians", shown["four_gaussians"], notes, [Picture(lines, of_gaussians)]),
     ]
 
 

@@ -21,15 +21,18 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import Array, random
-from scipy.stats import binomtest
+from matplotlib import colormaps
 from sklearn.cluster import kmeans_plusplus
 
 from dpgmm import affinity, datasets, draws, fit, load_model, plots, study
 from dpgmm.affinity import Heaviest
 from dpgmm.data import Dataset
 from dpgmm.posterior import Posterior
+from dpgmm.restarts import best_of, bootstrap, median_best, restarts_needed, wilson
 from dpgmm.study import Picture, Section
 
+QUESTION = """Gradient MAP climbs from where it starts. How often does it arrive, what does that depend on, and how many
+restarts make up for it?"""
 NATS = 5.0
 """A log joint that near the best one known is as good."""
 FOUND = 0.95
@@ -37,7 +40,8 @@ FOUND = 0.95
 JITTER = 1e-3
 """Spread of means that all start at the data's mean, in standard deviations of the data."""
 RESTARTS = 1, 2, 5, 10, 20, 50
-BOOTSTRAP = 1_000
+RUNS = 100
+"""Restarts of MAP in every setting."""
 NEED_TRUTH = "near the best", "truth found"
 """Columns that say more than success only where the truth is known."""
 
@@ -58,23 +62,12 @@ class Setting(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """What became of R restarts: log joint or ELBO ``(R,)``, nats; whether the truth was found ``(R,)``; seconds of all."""
+    """Of R restarts: log joint or ELBO ``(R,)``, nats; whether the truth was found ``(R,)``; seconds of all together."""
 
     value: np.ndarray
     found: np.ndarray
     run_seconds: float
     compile_seconds: float
-
-
-class Share(NamedTuple):
-    """A share of successes and its 95 % Wilson interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}]"
 
 
 PROBLEMS = (
@@ -91,7 +84,7 @@ VARIED: dict[str, tuple[Setting, ...]] = {
 QUICK = {
     "kind of start": tuple(Setting(start=kind, steps=50) for kind in ("points of the data", "mean of the data")),
 }
-SVI = {"restarts": 8, "max_steps": 4_000, "draws_per_restart": 4}
+SVI: dict[str, Any] = {"restarts": 8, "max_steps": 4_000, "draws_per_restart": 4}
 
 
 def run(out: Path, quick: bool = False) -> dict[str, Any]:
@@ -102,16 +95,13 @@ def run(out: Path, quick: bool = False) -> dict[str, Any]:
     with study.bar("initialisation", len(problems) * (len(settings) + (not quick))) as next_fit:
         for problem in problems:
             posterior = load_model("stick_breaking")(problem.data(), truncation=5 if quick else TRUNCATION)
-            runs = {s: _map(posterior, problem, s, 10 if quick else 100, next_fit) for s in settings}
+            runs = {s: _map(posterior, problem, s, 10 if quick else RUNS, next_fit) for s in settings}
             svi = None if quick else _svi(posterior, problem, next_fit)
             name = posterior.data.name
             numbers[name] = _numbers(varied, runs, svi, problem.truth is not None)
             sections += _sections(name, numbers[name], varied, runs)
-    study.leave(
-        out, "initialisation", "Initial values of gradient MAP, and what restarts buy",
-        "Gradient MAP climbs from where it starts. How often does it arrive, what does that depend on, and how many "
-        "restarts make up for it?", numbers, conclusions(numbers), sections,
-    )  # fmt: skip
+    title = "Initial values of gradient MAP, and what restarts buy"
+    study.leave(out, "initialisation", title, QUESTION, numbers, conclusions(numbers), sections)
     return numbers
 
 
@@ -161,7 +151,12 @@ STARTS = {"points of the data": _at_points, "mean of the data": _at_mean, "k-mea
 
 
 def _map(posterior: Posterior, problem: Problem, setting: Setting, restarts: int, next_fit: Callable) -> Runs:
-    options = {"restarts": restarts, "steps": setting.steps, "learning_rate": setting.learning_rate, "snapshots": 10}
+    options: dict[str, Any] = {
+        "restarts": restarts,
+        "steps": setting.steps,
+        "learning_rate": setting.learning_rate,
+        "snapshots": 10,
+    }
     progress = next_fit(f"{posterior.data.name}: {', '.join(map(str, setting))}")
     tree = fit(starting(posterior, setting.start), "map", progress=progress, **options)
     found = truth_found(tree["posterior"].to_dataset().isel(draw=0), problem.truth)
@@ -189,45 +184,6 @@ def truth_found(mixtures: xr.Dataset, truth: tuple | None) -> np.ndarray:
     repeated = Heaviest(*(np.repeat(leaf[None], size, axis=0) for leaf in one))
     matched = affinity.match(repeated, affinity.heaviest(mixtures), len(counts))
     return (matched.labels >= 0).all(axis=1) & (matched.affinity >= FOUND)
-
-
-# Mathematics of restarts.
-
-
-def wilson(successes: int, trials: int) -> Share:
-    """Share of successes with its 95 % interval. Source: Wilson (1927)."""
-    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    return Share(successes / trials, float(interval.low), float(interval.high))
-
-
-def best_of(share: Share, restarts: int) -> Share:
-    """Probability that the best of r independent restarts succeeds, ``1 - (1 - p)^r``: increasing, so the interval too."""
-    return Share(*(1 - (1 - p) ** restarts for p in share))
-
-
-def restarts_needed(share: float, certainty: float = 0.95) -> float:
-    """Least r with ``1 - (1 - p)^r >= certainty``; infinite where nothing ever succeeds."""
-    if share in (0.0, 1.0):
-        return math.inf if share == 0 else 1.0
-    return float(math.ceil(math.log1p(-certainty) / math.log1p(-share)))
-
-
-def median_best(values: np.ndarray, restarts: int) -> np.ndarray:
-    """Median of the best of r values drawn from the last axis with replacement: exact, no simulation.
-
-    The i-th smallest of n bounds the best with probability ``(i / n)^r``; the median is the least for which that is one half
-    or more. Shapes: ``(..., n)`` to ``(...)``. A median, since single restarts may end at minus infinity.
-    """
-    n = values.shape[-1]
-    reached = (np.arange(1, n + 1) / n) ** restarts >= 0.5 - 1e-12
-    return np.sort(values, axis=-1)[..., int(reached.argmax())]
-
-
-def bootstrap(values: np.ndarray, restarts: int, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of `median_best` over `BOOTSTRAP` resamples of the runs ``(n,)``."""
-    resampled = np.random.default_rng(seed).choice(values, (BOOTSTRAP, len(values)))
-    low, high = np.quantile(median_best(resampled, restarts), [0.025, 0.975], method="nearest")
-    return float(low), float(high)
 
 
 # Numbers, sentences and pictures.
@@ -260,7 +216,7 @@ def _measures(runs: Runs, best: float, truth: bool) -> dict[str, Any]:
         "success": success,
         "near the best": wilson(int((runs.value >= best - NATS).sum()), size),
         "truth found": wilson(int(runs.found.sum()), size) if truth else None,
-        "median gap": _finite(best - median_best(runs.value, 1)),
+        "median gap": _finite(best - float(median_best(runs.value, 1))),
         "restarts for 95 %": _finite(restarts_needed(success.value)),
         "seconds a restart": a_restart,
         "seconds to a success": _finite(a_restart / success.value if success.value else math.inf),
@@ -273,10 +229,12 @@ def _measures(runs: Runs, best: float, truth: bool) -> dict[str, Any]:
 def _buys(runs: Runs, best: float) -> dict[str, Any]:
     """Success and gap of the best of r restarts, by r."""
     success = wilson(int(succeeded(runs, best).sum()), len(runs.value))
-    gaps = {
-        r: (best - median_best(runs.value, r), *(best - g for g in bootstrap(runs.value, r)[::-1])) for r in RESTARTS
-    }
-    return {str(r): {"success": best_of(success, r), "median gap": [_finite(g) for g in gaps[r]]} for r in RESTARTS}
+    found = {}
+    for r in RESTARTS:
+        low, high = bootstrap(runs.value, r)
+        gap = [_finite(best - value) for value in (float(median_best(runs.value, r)), high, low)]
+        found[str(r)] = {"success": best_of(success, r), "median gap": gap}
+    return found
 
 
 def _finite(value: float) -> float | None:
@@ -291,22 +249,25 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
         kinds = n["settings"]["kind of start"]
         own = kinds[0]
         sentences.append(
-            f"{name}: of {own['restarts']} starts at {own['start']}, {own['success']} succeed (within {NATS:g} nats of the "
-            f"best log joint known, {n['best log joint']:,.1f}, {what}); "
+            f"{name}: of {own['restarts']} starts at {own['start']}, {own['success']} succeed (within {NATS:g} nats "
+            f"of the best log joint known, {n['best log joint']:,.1f}, {what}); "
             + "; ".join(f"from {k['start']}, {k['success']}" for k in kinds[1:])
             + f". Half of them end {own['median gap']:.1f} nats or more below the best."
         )
         if n["truth known"]:
             sentences.append(
                 f"{name}: {own['near the best']} come near the best log joint and {own['truth found']} find the true "
-                f"components. The two are not the same: a broad component split in several can score as high as the truth."
+                "components. The two are not the same: a broad component split in several can score as high as the "
+                "truth."
             )
         for what in ("learning rate", "steps"):
             if what in n["settings"]:
                 rows = n["settings"][what]
                 key = what.replace(" ", "_")
                 sentences.append(
-                    f"{name}, success by {what}: " + "; ".join(f"{row[key]:g}: {row['success']}" for row in rows) + "."
+                    f"{name}, success by {what}: "
+                    + "; ".join(f"{row[key]:g}: {row['success']}" for row in rows)
+                    + f". {_best(rows, key, own)}"
                 )
         bought = n["best of"][own["start"]]
         last = str(RESTARTS[-1])
@@ -325,11 +286,22 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
         if n["svi"]:
             svi = n["svi"]
             sentences.append(
-                f"{name}: of {svi['restarts']} restarts of SVI {svi['success']} come within {NATS:g} nats of their best ELBO, "
-                f"{n['svi']['best ELBO']:,.1f}, {what_svi(n)}; {svi['seconds a restart']:.2f} s a restart beside "
-                f"{own['seconds a restart']:.3f} s of MAP, compilation apart."
+                f"{name}: of {svi['restarts']} restarts of SVI {svi['success']} come within {NATS:g} nats of their "
+                f"best ELBO, {n['svi']['best ELBO']:,.1f}, {what_svi(n)}; {svi['seconds a restart']:.2f} s a restart "
+                f"beside {own['seconds a restart']:.3f} s of MAP, compilation apart."
             )
     return sentences
+
+
+def _best(rows: list[dict[str, Any]], key: str, own: dict[str, Any]) -> str:
+    """Whether the best of several settings can be told from the default one by their intervals."""
+    best = max(rows, key=lambda row: row["success"].value)
+    if best["success"] == own["success"]:
+        return "None does better than the default."
+    apart = best["success"].low > own["success"].high
+    return f"The best is {best[key]:g}, " + (
+        "its interval above that of the default." if apart else "its interval overlapping that of the default."
+    )
 
 
 def what_svi(n: dict[str, Any]) -> str:
@@ -343,8 +315,9 @@ def _seconds(row: dict[str, Any]) -> str:
     high = row["seconds to a success, high"]
     upper = "no bound" if high is None else f"{high:.3g}"
     return (
-        f"A success costs {row['seconds to a success']:.3g} s [{row['seconds to a success, low']:.3g}, {upper}] of running, "
-        f"side by side with {row['restarts'] - 1} others, and {row['compile seconds']:.1f} s of compilation once."
+        f"A success costs {row['seconds to a success']:.3g} s [{row['seconds to a success, low']:.3g}, {upper}] of "
+        f"running, side by side with {row['restarts'] - 1} others, and {row['compile seconds']:.1f} s of compilation "
+        "once."
     )
 
 
@@ -369,24 +342,25 @@ def _sections(name: str, n: dict[str, Any], varied: dict, runs: dict[Setting, Ru
             if n["truth known"]
             else ""
         )
-        + "; brackets: 95 % Wilson intervals. Gap: nats below the best known, in the median. Seconds are wall-clock seconds of "
-        "all restarts, which run vectorised, over their number; compilation apart."
+        + "; brackets: 95 % Wilson intervals. Gap: nats below the best known, in the median. Seconds are wall-clock "
+        "seconds of all restarts, which run vectorised, over their number; compilation apart."
     ]
     bought = [
-        "Success of the best of r: 1 - (1 - p)^r, its interval from that of p. Gap: nats between the best known and the median "
-        f"of the best of r, drawn from the {rows[0]['restarts']} runs; brackets: 95 % bootstrap intervals."
+        "Success of the best of r: 1 - (1 - p)^r, its interval from that of p. Gap: nats between the best known and "
+        "the median of the best of r, drawn from its runs; brackets: 95 % bootstrap intervals."
     ]
-    best = n["best log joint"]
-    pictures = [
-        Picture(_gaps(varied, runs, best), "Share of restarts that end within so many nats of the best log joint known. The "
-                f"dotted line is {NATS:g} nats. Steps in a curve are modes that attract many starts."),
-    ]  # fmt: skip
-    curves = [Picture(_gain(n["best of"]), "What restarts buy. Left: probability that the best of r succeeds, with its 95 % "
-                      "interval. Right: how far below the best known the best of r ends, in the median, with its bootstrap "
-                      "interval.")]  # fmt: skip
+    gaps = (
+        f"Share of restarts that end within so many nats of the best log joint known. The dotted line is {NATS:g} "
+        "nats. Steps in a curve are modes that attract many starts."
+    )
+    gain = (
+        "What restarts buy. Left: probability that the best of r succeeds, with its 95 % interval. Right: how far "
+        "below the best known the best of r ends, in the median, with its bootstrap interval."
+    )
+    pictures = Picture(_gaps(varied, runs, n["best log joint"]), gaps), Picture(_gain(n["best of"]), gain)
     return [
-        Section(f"{name}: settings", rows, notes, pictures),
-        Section(f"{name}: what restarts buy", gained, bought, curves),
+        Section(f"{name}: settings", rows, notes, pictures[:1]),
+        Section(f"{name}: what restarts buy", gained, bought, pictures[1:]),
     ]
 
 
@@ -396,13 +370,12 @@ def _shown(what: str, row: dict[str, Any]) -> dict[str, Any]:
     )
     number = lambda value, form: "–" if value is None else f"{value:{form}}"
     shown = {
-        "setting": setting,
-        "restarts": row["restarts"],
+        "setting": setting if row["restarts"] == RUNS else f"{setting}, {row['restarts']} restarts",
         "success": str(row["success"]),
         "near the best": str(row["near the best"]),
         "truth found": str(row["truth found"]),
         "gap (nats)": number(row["median gap"], ",.1f"),
-        "restarts for 95 %": number(row["restarts for 95 %"], ".0f"),
+        "r for 95 %": number(row["restarts for 95 %"], ".0f"),
         "s a restart": f"{row['seconds a restart']:.3g}",
         "s a success": number(row["seconds to a success"], ".3g"),
     }
@@ -415,6 +388,10 @@ def _interval(gap: list) -> str:
     return f"{text[0]} [{text[1]}, {text[2]}]"
 
 
+LEAST = 0.1
+"""Nats below which gaps are drawn as this."""
+
+
 def _gaps(varied: dict[str, tuple[Setting, ...]], runs: dict[Setting, Runs], best: float):
     """Empirical distribution functions of the gap to the best, one panel a thing varied."""
     canvas, axes = plots.figure(1, len(varied), height=3.6, width=10 if len(varied) > 1 else 5)
@@ -422,13 +399,13 @@ def _gaps(varied: dict[str, tuple[Setting, ...]], runs: dict[Setting, Runs], bes
         shades = np.linspace(0, 0.85, len(settings))
         for setting, shade in zip(settings, shades, strict=True):
             gap = np.sort(best - runs[setting].value)
-            gap = np.maximum(gap[np.isfinite(gap)], 1e-2)
+            gap = np.maximum(gap[np.isfinite(gap)], LEAST)
             share = np.arange(1, len(gap) + 1) / len(runs[setting].value)
             value = setting.start if what == "kind of start" else getattr(setting, what.replace(" ", "_"))
-            axis.step(gap, share, where="post", color=_viridis(shade), lw=1.8, label=str(value))
+            axis.step(gap, share, where="post", color=colormaps["viridis"](shade), lw=1.8, label=str(value))
         axis.axvline(NATS, color="black", ls=":", lw=1)
         axis.set(xscale="log", xlabel="nats below the best", title=what, ylim=(0, 1))
-        axis.legend(frameon=False, fontsize=8, loc="upper left")
+        axis.legend(frameon=False, fontsize=8, loc="best")
     axes[0, 0].set_ylabel("share of restarts")
     return canvas
 
@@ -441,8 +418,8 @@ def _gain(best_of_r: dict[str, Any]):
         left.plot(r, success, "o-", color=tint, label=kind, ms=4)
         left.fill_between(r, low, high, color=tint, alpha=0.15, lw=0)
         gap, low, high = np.array([[np.nan if g is None else g for g in b["median gap"]] for b in by.values()]).T
-        right.plot(r, np.maximum(gap, 1e-2), "o-", color=tint, label=kind, ms=4)
-        right.fill_between(r, np.maximum(low, 1e-2), np.maximum(high, 1e-2), color=tint, alpha=0.15, lw=0)
+        right.plot(r, np.maximum(gap, LEAST), "o-", color=tint, label=kind, ms=4)
+        right.fill_between(r, np.maximum(low, LEAST), np.maximum(high, LEAST), color=tint, alpha=0.15, lw=0)
     left.set(xscale="log", xlabel="restarts r", ylabel="probability of success", ylim=(0, 1.02))
     right.set(xscale="log", yscale="log", xlabel="restarts r", ylabel="median gap of the best (nats)")
     for axis in (left, right):
@@ -450,9 +427,3 @@ def _gain(best_of_r: dict[str, Any]):
         axis.minorticks_off()
     left.legend(frameon=False, fontsize=8)
     return canvas
-
-
-def _viridis(shade: float):
-    import matplotlib as mpl
-
-    return mpl.colormaps["viridis"](shade)

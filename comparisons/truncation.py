@@ -20,6 +20,8 @@ from dpgmm.data import Dataset
 from dpgmm.posterior import Posterior
 from dpgmm.study import Estimate, Picture, Section
 
+QUESTION = """A computer holds K components where the Dirichlet process has infinitely many. How many are enough, what do
+the surplus ones cost, and what is the bound worth?"""
 TRUNCATIONS = 2, 3, 5, 8, 12, 20, 35, 50
 ENUMERATED = 2, 3, 4, 5
 """Truncations of which all allocations of the eight points are taken."""
@@ -72,11 +74,8 @@ def run(out: Path, quick: bool = False) -> dict[str, Any]:
             numbers["sweep"][halves.name] = swept
         next_fit("eight galaxies, every allocation")
         numbers["exact"] = enumerated(ENUMERATED[:2] if quick else ENUMERATED)
-    study.leave(
-        out, "truncation", "The truncation of a Dirichlet process",
-        "A computer holds K components where the Dirichlet process has infinitely many. How many are enough, what do the "
-        "surplus ones cost, and what is the bound worth?", numbers, conclusions(numbers), _sections(numbers),
-    )  # fmt: skip
+    title = "The truncation of a Dirichlet process"
+    study.leave(out, "truncation", title, QUESTION, numbers, conclusions(numbers), _sections(numbers))
     return numbers
 
 
@@ -178,35 +177,35 @@ def first_below(swept: list[dict[str, Any]], quantity: str, level: float) -> int
 
 def conclusions(numbers: dict[str, Any]) -> list[str]:
     """What the numbers say, a sentence or two each."""
-    sentences = []
+    sentences, cost = [], lambda row: 1e3 * row["gibbs"]["seconds a draw"]
     for name, swept in numbers["sweep"].items():
         first, last = swept[0], swept[-1]
         density, clusters = (enough(swept, q) for q in ("held-out log density", "clusters"))
         at = {row["K"]: row["gibbs"] for row in swept}
         sentences += [
-            f"{name}: from K = {density} on the held-out log predictive density of Gibbs cannot be told from that at K = "
-            f"{last['K']}, {last['gibbs']['held-out log density']} nats a point; at K = {first['K']} it is "
+            f"{name}: from K = {density} on the held-out log predictive density of Gibbs cannot be told from that at "
+            f"K = {last['K']}, {last['gibbs']['held-out log density']} nats a point; at K = {first['K']} it is "
             f"{first['gibbs']['held-out log density']}.",
             f"{name}: the number of clusters takes K = {clusters} to settle: {at[clusters]['clusters']} there, "
-            f"{last['gibbs']['clusters']} at K = {last['K']}, of which {last['gibbs']['visible components']} components "
-            f"have {VISIBLE:.0%} of the weight or more.",
+            f"{last['gibbs']['clusters']} at K = {last['K']}, of which {last['gibbs']['visible components']} "
+            f"components have {VISIBLE:.0%} of the weight or more.",
             f"{name}: {_bound_says(swept)}",
-            f"{name}: a draw costs {1e3 * last['gibbs']['seconds a draw'] / (1e3 * first['gibbs']['seconds a draw']):.1f} "
-            f"times as much at K = {last['K']} as at K = {first['K']} "
-            f"({1e3 * last['gibbs']['seconds a draw']:.3f} and {1e3 * first['gibbs']['seconds a draw']:.3f} ms).",
-            f"{name}: the best restart of MAP has {', '.join(str(row['map']['active components']) for row in swept)} active "
-            f"components at K = {', '.join(str(row['K']) for row in swept)}, and at K = {last['K']} a held-out log density "
-            f"of {last['map']['held-out log density']:.4f}, {_beside(last)}.",
+            f"{name}: a draw costs {cost(last) / cost(first):.1f} times as much at K = {last['K']} as at K = "
+            f"{first['K']} ({cost(last):.3f} and {cost(first):.3f} ms).",
+            f"{name}: the best restart of MAP has {', '.join(str(row['map']['active components']) for row in swept)} "
+            f"active components at K = {', '.join(str(row['K']) for row in swept)}, and at K = {last['K']} a "
+            f"held-out log density of {last['map']['held-out log density']:.4f}, {_beside(last)}.",
         ]
     t = numbers["exact"]
     sentences.append(
-        "Eight galaxies, enumerated: the total variation between the truncated and the full posterior of partitions falls from "
-        f"{t[0]['posterior distance']:.3f} at K = {t[0]['K']} to {t[-1]['posterior distance']:.3f} at K = {t[-1]['K']}, "
-        f"between the priors from {t[0]['prior distance']:.3f} to {t[-1]['prior distance']:.3f}. The bound, {t[0]['bound']:.2f} and "
-        f"{t[-1]['bound']:.2f}, is one for densities of the data, averaged over the prior: "
+        "Eight galaxies, enumerated: the total variation between the truncated and the full posterior of partitions "
+        f"falls from {t[0]['posterior distance']:.3f} at K = {t[0]['K']} to {t[-1]['posterior distance']:.3f} at K = "
+        f"{t[-1]['K']}, between the priors from {t[0]['prior distance']:.3f} to {t[-1]['prior distance']:.3f}. The "
+        f"bound, {t[0]['bound']:.2f} and {t[-1]['bound']:.2f}, is one for densities of the data, averaged over the "
+        "prior: "
         + (
-            "here the posteriors are farther apart than it, so it is no promise about a posterior given data that need more "
-            "components."
+            "here the posteriors are farther apart than it, so it is no promise about a posterior given data that "
+            "need more components."
             if any(row["posterior distance"] > row["bound"] for row in t)
             else "here it lies above the distance of the posteriors as well, which nothing promises."
         )
@@ -215,12 +214,14 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
 
 
 def _bound_says(swept: list[dict[str, Any]]) -> str:
-    words = []
-    for side in ("prior", "posterior"):
-        void, small = (first_below(swept, f"bound, {side}", level) for level in (VOID, 0.01))
-        reach = lambda k, what: f"{what} from K = {k} on" if k else f"{what} at none of these K"
-        words.append(f"averaged over the {side} it says something (is below {VOID:g}) {reach(void, '')}".replace("  ", " ")
-                     + f", and is below 0.01 {reach(small, '')}".replace("  ", " "))  # fmt: skip
+    """From which K on the bound says something, and from which it is small, averaged both ways."""
+    reach = lambda k: "at none of these K" if k is None else f"from K = {k} on"
+    words = [
+        f"averaged over the {side} of the concentration it is below {VOID:g}, so that it says something, "
+        f"{reach(first_below(swept, f'bound, {side}', VOID))}, and below 0.01 "
+        f"{reach(first_below(swept, f'bound, {side}', 0.01))}"
+        for side in ("prior", "posterior")
+    ]
     return "the bound of Ishwaran & James: " + "; ".join(words) + "."
 
 
@@ -231,24 +232,24 @@ def _beside(row: dict[str, Any]) -> str:
 
 def _sections(numbers: dict[str, Any]) -> list[Section]:
     notes = (
-        "Gibbs: means over draws ± Monte Carlo standard errors (batch means). Held out: log predictive density, nats a "
-        "point. Clusters: components that hold a point. Visible: components of at least "
-        f"{VISIBLE:.0%} of the weight. Bound: of the L1 distance between the truncated and the full density of the data, 4 N "
-        f"exp(-(K - 1) / a), averaged over prior and posterior of the concentration a; above {VOID:g} it says nothing. Seconds "
-        "a draw: wall-clock time over all sweeps of all chains, warm-up included, compilation apart.",
+        "Gibbs: means over draws ± Monte Carlo standard errors (batch means). Held out: log predictive density, "
+        f"nats a point. Clusters: components that hold a point. Visible: components of at least {VISIBLE:.0%} of the "
+        "weight. Bound: of the L1 distance between the truncated and the full density of the data, 4 N exp(-(K - 1) "
+        f"/ a), averaged over prior and posterior of the concentration a; above {VOID:g} it says nothing. Seconds a "
+        "draw: wall-clock time over all sweeps of all chains, warm-up included, compilation apart.",
         "MAP: the best of its restarts; active: components expected to hold at least one point.",
     )
+    sweep = (
+        "By truncation. Orange: blocked Gibbs, mean over draws ± 2 standard errors; blue: the best restart of MAP. "
+        f"The dotted line in the third panel is {VOID:g}: a bound above it is void."
+    )
     parts = [
-        Section(
-            name, [_shown(row) for row in swept], notes,
-            [Picture(_sweep(swept), "By truncation. Orange: blocked Gibbs, mean over draws ± 2 standard errors; blue: the best "
-                     f"restart of MAP. The dotted line in the third panel is {VOID:g}: a bound above it is void.")],
-        )
+        Section(name, [_shown(row) for row in swept], notes, [Picture(_sweep(swept), sweep)])
         for name, swept in numbers["sweep"].items()
-    ]  # fmt: skip
+    ]
     caption = (
-        "Eight galaxies: exact total variation between truncated and full process, of the prior of partitions and of their "
-        "posterior, and the Ishwaran-James bound, averaged over the prior of the concentration."
+        "Eight galaxies: exact total variation between truncated and full process, of the prior of partitions and "
+        "of their posterior, and the Ishwaran-James bound, averaged over the prior of the concentration."
     )
     return [
         *parts,
