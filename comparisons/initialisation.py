@@ -10,25 +10,21 @@ stick breaking prefers some labellings, which its modes then have; see `dpgmm st
 Writes ``initialisation.html``, one page of conclusions, and ``initialisation.json``.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jax import Array, random
 from matplotlib import colormaps
-from sklearn.cluster import kmeans_plusplus
 
 from dpgmm import affinity, datasets, draws, fit, load_model, plots, study
 from dpgmm.affinity import Heaviest
 from dpgmm.data import Dataset
 from dpgmm.posterior import Posterior
 from dpgmm.restarts import best_of, bootstrap, median_best, restarts_needed, wilson
+from dpgmm.starts import starting
 from dpgmm.study import Picture, Section
 
 QUESTION = """Gradient MAP climbs from where it starts. How often does it arrive, what does that depend on, and how many
@@ -37,8 +33,6 @@ NATS = 5.0
 """A log joint that near the best one known is as good."""
 FOUND = 0.95
 """Affinity with the true mixture from which on it is found: one missing component of the four Gaussians costs 0.05."""
-JITTER = 1e-3
-"""Spread of means that all start at the data's mean, in standard deviations of the data."""
 RESTARTS = 1, 2, 5, 10, 20, 50
 RUNS = 100
 """Restarts of MAP in every setting."""
@@ -103,48 +97,6 @@ def run(out: Path, quick: bool = False) -> dict[str, Any]:
     title = "Initial values of gradient MAP, and what restarts buy"
     study.leave(out, "initialisation", title, QUESTION, numbers, conclusions(numbers), sections)
     return numbers
-
-
-# Starts.
-
-
-def starting(posterior: Posterior, kind: str) -> Posterior:
-    """The same posterior with other starts: a kind of start in `STARTS` replaces the means of the model's own."""
-    own = posterior.initial
-
-    def initial(key: Array) -> dict[str, Array]:
-        key_own, key_means = random.split(key)
-        return own(key_own) | STARTS[kind](key_means, posterior)
-
-    return dataclasses.replace(posterior, initial=initial)
-
-
-def _at_points(key: Array, posterior: Posterior) -> dict[str, Array]:
-    """The model's own: means at random points of the data."""
-    return {}
-
-
-def _at_mean(key: Array, posterior: Posterior) -> dict[str, Array]:
-    data, num_components = posterior.data, int(posterior.options["truncation"])
-    noise = random.normal(key, (num_components, data.dim))
-    return {"means": jnp.asarray(data.mean) + JITTER * jnp.asarray(data.scale) * noise}
-
-
-def _by_kmeans(key: Array, posterior: Posterior) -> dict[str, Array]:
-    """Means at points far from one another (Arthur & Vassilvitskii 2007), by scikit-learn, called from within JAX."""
-    data, num_components = posterior.data, int(posterior.options["truncation"])
-    shape = jax.ShapeDtypeStruct((num_components, data.dim), jax.dtypes.canonicalize_dtype(float))
-
-    def seeds(seed):
-        state = int(np.asarray(seed))
-        centres = kmeans_plusplus(data.points, num_components, sample_weight=data.weights, random_state=state)[0]
-        return centres.astype(shape.dtype)
-
-    seed = random.randint(key, (), 0, 2**31 - 1)
-    return {"means": jax.pure_callback(seeds, shape, seed, vmap_method="sequential")}
-
-
-STARTS = {"points of the data": _at_points, "mean of the data": _at_mean, "k-means++": _by_kmeans}
 
 
 # Runs.
@@ -237,6 +189,10 @@ def _buys(runs: Runs, best: float) -> dict[str, Any]:
     return found
 
 
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
+
+
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
@@ -252,7 +208,7 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
             f"{name}: of {own['restarts']} starts at {own['start']}, {own['success']} succeed (within {NATS:g} nats "
             f"of the best log joint known, {n['best log joint']:,.1f}, {what}); "
             + "; ".join(f"from {k['start']}, {k['success']}" for k in kinds[1:])
-            + f". Half of them end {own['median gap']:.1f} nats or more below the best."
+            + f". Half of them end {_number(own['median gap'], ',.1f')} nats or more below the best."
         )
         if n["truth known"]:
             sentences.append(
@@ -269,20 +225,7 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
                     + "; ".join(f"{row[key]:g}: {row['success']}" for row in rows)
                     + f". {_best(rows, key, own)}"
                 )
-        bought = n["best of"][own["start"]]
-        last = str(RESTARTS[-1])
-        needed = own["restarts for 95 %"]
-        sentences.append(
-            f"{name}: the best of 10 restarts succeeds with probability {bought['10']['success']}, of {last} with "
-            f"{bought[last]['success']}; "
-            + (
-                f"{needed:.0f} restarts make 95 %. "
-                if needed is not None
-                else "none did, so no number of them is enough. "
-            )
-            + f"The best of 10 is, in the median, {bought['10']['median gap'][0]:.1f} nats below the best known, a single "
-            f"one {bought['1']['median gap'][0]:.1f}. " + _seconds(own)
-        )
+        sentences.append(f"{name}: {_bought(n['best of'][own['start']], own)}")
         if n["svi"]:
             svi = n["svi"]
             sentences.append(
@@ -291,6 +234,18 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
                 f"beside {own['seconds a restart']:.3f} s of MAP, compilation apart."
             )
     return sentences
+
+
+def _bought(by: dict[str, Any], own: dict[str, Any]) -> str:
+    """What restarts of the default buy."""
+    needed, last = own["restarts for 95 %"], str(RESTARTS[-1])
+    enough = "none did, so no number is known to be enough" if needed is None else f"{needed:.0f} restarts make 95 %"
+    one, ten = (_number(by[r]["median gap"][0], ",.1f") for r in ("1", "10"))
+    return (
+        f"the best of 10 restarts succeeds with probability {by['10']['success']}, of {last} with "
+        f"{by[last]['success']}; {enough}. The best of 10 is, in the median, {ten} nats below the best known, a single "
+        f"one {one}. {_seconds(own)}"
+    )
 
 
 def _best(rows: list[dict[str, Any]], key: str, own: dict[str, Any]) -> str:
@@ -368,23 +323,22 @@ def _shown(what: str, row: dict[str, Any]) -> dict[str, Any]:
     setting = (
         f"{what} {row[what.replace(' ', '_')]:g}" if what in ("learning rate", "steps") else row.get("start", what)
     )
-    number = lambda value, form: "–" if value is None else f"{value:{form}}"
     shown = {
         "setting": setting if row["restarts"] == RUNS else f"{setting}, {row['restarts']} restarts",
         "success": str(row["success"]),
         "near the best": str(row["near the best"]),
         "truth found": str(row["truth found"]),
-        "gap (nats)": number(row["median gap"], ",.1f"),
-        "r for 95 %": number(row["restarts for 95 %"], ".0f"),
+        "gap (nats)": _number(row["median gap"], ",.1f"),
+        "r for 95 %": _number(row["restarts for 95 %"], ".0f"),
         "s a restart": f"{row['seconds a restart']:.3g}",
-        "s a success": number(row["seconds to a success"], ".3g"),
+        "s a success": _number(row["seconds to a success"], ".3g"),
     }
     # Without a known truth success is nearness alone.
     return shown if row["truth found"] is not None else {k: v for k, v in shown.items() if k not in NEED_TRUTH}
 
 
 def _interval(gap: list) -> str:
-    text = ["–" if g is None else f"{g:,.1f}" for g in gap]
+    text = [_number(g, ",.1f") for g in gap]
     return f"{text[0]} [{text[1]}, {text[2]}]"
 
 
