@@ -62,7 +62,7 @@ GROWING = DEFAULT, FIXED
 SIZES = 100, 300, 1_000, 3_000
 GALAXIES: dict[str, Any] = {"chains": 4, "warmup": 500, "draws_per_chain": 3_000, "keep_allocations": True}
 SEATED = 400_000
-"""Observations seated by one chain on the four Gaussians, at most; at least 300 sweeps are kept, at most 3,000."""
+"""Observations that a chain seats on the four Gaussians while draws are kept, so far as 300 to 3,000 sweeps allow."""
 QUICK: dict[str, Any] = {"chains": 2, "warmup": 20, "draws_per_chain": 60, "keep_allocations": True}
 
 
