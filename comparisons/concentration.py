@@ -235,7 +235,8 @@ def _sections(numbers: dict[str, Any]) -> list[Section]:
     notes = (
         "Means over draws of four chains ± Monte Carlo standard errors (batch means, or the spread of the chains "
         f"where that is larger). Visible: clusters that hold {SHARE:.0%} of the points or more. R-hat: the larger of "
-        "the number of clusters and the log likelihood. Nearly fixed: a standard deviation of 3 % of the mean.",
+        "the number of clusters and the log likelihood. a: prior and posterior mean of the concentration. s: seconds of "
+        "all chains, compilation apart. Nearly fixed: a standard deviation of 3 % of the mean.",
     )
     of_galaxies = (
         "Number of clusters among the galaxies: posterior (bars, with 2 standard errors) and prior (black), one "
@@ -261,18 +262,18 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         "points": row["points"],
         "prior mean": f"{row['prior mean of clusters']:.2f}",
         "clusters": str(row["clusters"]),
-        "visible clusters": str(row["visible clusters"]),
+        "visible": str(row["visible clusters"]),
         "P(4 clusters)": str(row["four clusters"]),
-        "prior mean of a": f"{row['prior mean of a']:.3g}",
-        "posterior mean of a": str(row["concentration"]),
+        "a: prior": f"{row['prior mean of a']:.3g}",
+        "a: posterior": str(row["concentration"]),
         "R-hat": "–" if r_hat is None else f"{r_hat:.3f}",
-        "seconds": f"{row['seconds']:.1f}",
+        "s": f"{row['seconds']:.1f}",
     }
 
 
 def _distributions(rows: list[dict[str, Any]]):
     """Posterior and prior of the number of clusters, one panel a prior."""
-    columns = min(4, len(rows))
+    columns = min(3, len(rows))
     lines = -(-len(rows) // columns)
     canvas, axes = plots.figure(lines, columns, height=2.6 * lines, width=10 if columns > 1 else 5)
     k = np.arange(1, SHOWN + 1)

@@ -280,3 +280,14 @@ def check(numbers, folder, name):
     assert page.count("data:image/png;base64,") == 2
     assert page.count("<li>") >= 2
     assert "nan" not in page.split("</head>")[1].split("<figure>")[0].lower()
+
+
+@pytest.mark.parametrize("module", [initialisation, truncation, of_concentration], ids=lambda m: m.__name__)
+def test_an_interrupted_study_leaves_nothing(module, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        module.run(tmp_path, quick=True)
+    assert not list(tmp_path.iterdir())
