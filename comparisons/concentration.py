@@ -178,7 +178,7 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
     sentences = [
         f"galaxies: the posterior mean of the number of clusters goes from {few['clusters']} under {few['prior']} to "
         f"{many['clusters']} under {many['prior']}, where the prior expects {few['prior mean of clusters']:.1f} and "
-        f"{many['prior mean of clusters']:.1f}: 82 points leave much of it to the prior.",
+        f"{many['prior mean of clusters']:.1f}: a factor of {many['clusters'].value / few['clusters'].value:.1f}, by the prior alone.",
         f"galaxies: of these clusters, {few['visible clusters']} and {many['visible clusters']} hold {SHARE:.0%} of "
         "the points or more, that is, two galaxies.",
         "galaxies, most probable number of clusters, posterior (prior): "
