@@ -178,7 +178,8 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
     sentences = [
         f"galaxies: the posterior mean of the number of clusters goes from {few['clusters']} under {few['prior']} to "
         f"{many['clusters']} under {many['prior']}, where the prior expects {few['prior mean of clusters']:.1f} and "
-        f"{many['prior mean of clusters']:.1f}: a factor of {many['clusters'].value / few['clusters'].value:.1f}, by the prior alone.",
+        f"{many['prior mean of clusters']:.1f}: a factor of {many['clusters'].value / few['clusters'].value:.1f}, by the "
+        "prior alone.",
         f"galaxies: of these clusters, {few['visible clusters']} and {many['visible clusters']} hold {SHARE:.0%} of "
         "the points or more, that is, two galaxies.",
         "galaxies, most probable number of clusters, posterior (prior): "
@@ -219,8 +220,10 @@ def by_prior(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return {name: [row for row in rows if row["prior"] == name] for name in dict.fromkeys(row["prior"] for row in rows)}
 
 
-def _mode(probabilities: list) -> int:
-    return int(np.argmax([p.value if isinstance(p, Estimate) else p for p in probabilities]))
+def _mode(probabilities: list) -> str:
+    """The most probable number, of those that are counted."""
+    mode = int(np.argmax([p.value if isinstance(p, Estimate) else p for p in probabilities]))
+    return str(mode) if mode < SHOWN else f"{SHOWN} or more"
 
 
 def _grows(first: dict[str, Any], last: dict[str, Any]) -> str:
