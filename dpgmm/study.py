@@ -1,0 +1,119 @@
+"""What the studies in comparisons/ share: Monte Carlo errors, a bar of progress, and the page of conclusions they leave."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from . import report
+from .errors import InputError
+
+BATCHES = 10
+"""Batches of consecutive draws that every chain is cut into for a Monte Carlo standard error."""
+
+
+class Estimate(NamedTuple):
+    """A mean over draws, and its Monte Carlo standard error."""
+
+    value: float
+    error: float
+
+    def __str__(self) -> str:
+        """Value and error, the error to two digits: 4.213 ± 0.025."""
+        digits = 1 - math.floor(math.log10(self.error)) if 0 < self.error < math.inf else 3
+        return f"{self.value:.{max(0, min(digits, 6))}f} ± {self.error:.{max(0, min(digits, 6))}f}"
+
+
+class Picture(NamedTuple):
+    """A figure, and the sentence that says how to read it."""
+
+    canvas: Figure
+    caption: str
+
+
+class Section(NamedTuple):
+    """A part of the page: rows of one table under a title, notes on how they were got, pictures."""
+
+    title: str
+    rows: Sequence[dict[str, Any]]
+    notes: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+
+
+def batch_means(values: np.ndarray, batches: int = BATCHES) -> Estimate:
+    """Mean of ``(chain, draw)`` and its Monte Carlo standard error by batch means.
+
+    ``error^2 = var(means of batches) / their number``, over batches of consecutive draws of all chains, or
+    ``var(means of chains) / their number`` where that is larger: chains that stay apart make long batches look certain.
+    A chain's last draws are left out of the error where batches do not divide it. Source: Flegal & Jones (2010), section
+    3. Raises `InputError` for fewer than two chains or fewer draws a chain than batches.
+    """
+    chains, draws = values.shape
+    if chains < 2 or draws < batches:
+        raise InputError(f"{chains} chains of {draws} draws: batch means need two chains of {batches} draws, or more")
+    length = draws // batches
+    of_batches = values[:, : length * batches].reshape(chains * batches, length).mean(axis=1)
+    error = lambda means: means.std(ddof=1) / math.sqrt(len(means))
+    return Estimate(float(values.mean()), float(max(error(of_batches), error(values.mean(axis=1)))))
+
+
+@contextmanager
+def bar(title: str, fits: int) -> Iterator[Any]:
+    """A bar over all fits of a study: ``next_fit(note)`` gives the `progress` that `dpgmm.fit` takes."""
+    columns = TextColumn(f"[bold]{title}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}")
+    with Progress(*columns, transient=True) as progress:
+        task, begun = progress.add_task(title, total=fits, note=""), 0
+
+        def next_fit(note: str):
+            nonlocal begun
+            done, begun = begun, begun + 1
+            progress.update(task, completed=done, note=note)
+            return lambda part, total, _: progress.update(task, completed=done + part / total)
+
+        yield next_fit
+
+
+def leave(
+    out: Path,
+    name: str,
+    title: str,
+    question: str,
+    numbers: dict[str, Any],
+    conclusions: Sequence[str],
+    sections: Sequence[Section],
+) -> Path:
+    """Print the tables and conclusions; write ``NAME.json`` and the page ``NAME.html`` to `out`, each whole or not at all.
+
+    Every number must be finite or None: JSON knows no others.
+    """
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140  # A pipe has no width to fit.
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / f"{name}.json.partial"
+    partial.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    parts = [s._replace(pictures=[(report.png(p.canvas), p.caption) for p in s.pictures])._asdict() for s in sections]
+    content = {"title": title, "question": question, "conclusions": conclusions, "sections": parts}
+    path = report.render("question.html.j2", out / f"{name}.html", **content)
+    partial.replace(out / f"{name}.json")
+    for section in sections:
+        console.print(_table(section))
+    for sentence in conclusions:
+        console.print(f"- {sentence}")
+    console.print(f"Page: {path}")
+    return path
+
+
+def _table(section: Section) -> Table:
+    table = Table(*section.rows[0], title=section.title, title_justify="left")
+    for row in section.rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    return table
