@@ -5,6 +5,7 @@ once a check, with all of its bugs in it behind a switch, an argument of the pro
 """
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import scipy.stats as st
 from jax import random
+from jax.scipy.special import gammaln
 from numpyro.infer.hmc import hmc
 from scipy.special import logsumexp, softmax
 
@@ -25,10 +27,10 @@ from dpgmm.methods import _collapsed, _split_merge, blocked_gibbs
 from dpgmm.posterior import Conjugate, Hyperprior, Mixture
 from dpgmm.transforms import positive, stick_logits
 
-R = 20_000
+R = 8_000
 """Replicates of a batch."""
 PRIOR = Concentration(2.0, 1.0)
-BASE = BaseMeasure(jnp.array([0.7]), jnp.asarray(0.3), jnp.asarray(4.0), jnp.array([[1.3]]))
+BASE = BaseMeasure(jnp.array([0.7]), jnp.asarray(0.3), jnp.asarray(5.0), jnp.array([[1.3]]))
 STICKS, DIRICHLET = (Conjugate(BASE, PRIOR, rule) for rule in ("sticks", "dirichlet"))
 
 
@@ -39,10 +41,11 @@ def concentrations(rng):
     return rng.gamma(PRIOR.shape, 1 / PRIOR.rate, R)
 
 
-def components(rng, number):
+def components(rng, number, base=BASE):
     """Means and standard deviations, (R, number, 1) and (R, number, 1, 1)."""
-    variances = st.invgamma(float(BASE.df) / 2, scale=float(BASE.scale_tril[0, 0]) ** 2 / 2).rvs((R, number), rng)
-    means = float(BASE.mean[0]) + rng.normal(size=(R, number)) * np.sqrt(variances / float(BASE.kappa))
+    mean, kappa, df, scale = (float(np.asarray(leaf).squeeze()) for leaf in base)
+    variances = st.invgamma(df / 2, scale=scale**2 / 2).rvs((R, number), rng)
+    means = mean + rng.normal(size=(R, number)) * np.sqrt(variances / kappa)
     return means[..., None], np.sqrt(variances)[..., None, None]
 
 
@@ -76,22 +79,27 @@ def seats(rng, a, size):
 
 def points_of(rng, labels, means, trils):
     noise = rng.normal(size=labels.shape)
-    return np.take_along_axis(means[..., 0], labels, 1)[..., None] + (
-        np.take_along_axis(trils[..., 0, 0], labels, 1) * noise
-    )[..., None]
+    return (
+        np.take_along_axis(means[..., 0], labels, 1)[..., None]
+        + (np.take_along_axis(trils[..., 0, 0], labels, 1) * noise)[..., None]
+    )
 
 
 # Checks: a start, a step of one replicate, what to look at, and bugs.
 
 
 class Check(NamedTuple):
-    """`start(rng)`, a state of arrays; `step(key, state)`, what changes; `look(state)`; bugs as (where, name, bug)."""
+    """`start(rng)`, a state of arrays; `step(key, state)`, what changes; `look(state)`; bugs as (where, name, bug).
+
+    `steps` of the kernel on `batches` of R replicates each.
+    """
 
     start: Callable
     step: Callable
     look: Callable
     bugs: list
     steps: int = 1
+    batches: int = 1
 
 
 def of_partition(rng):
@@ -184,8 +192,6 @@ def last_component_is_a_stick(f, on):
     return lambda counts, a: f(counts, a) + on * extra(counts[-1], a)
 
 
-gammaln = jax.scipy.special.gammaln
-
 PERMUTE = Check(
     of_counts,
     lambda key, s: {"counts": s["counts"][blocked_gibbs.permute(key, s["counts"], s["a"], "sticks")]},
@@ -248,7 +254,8 @@ STICK_WEIGHTS = Check(
 
 
 def of_masses(rng):
-    a, share = (a := concentrations(rng)), a[:, None] / 3
+    a = concentrations(rng)
+    share = a[:, None] / 3
     # A gamma of small shape underflows: one of shape + 1, times a power of a uniform, in logs.
     masses = np.log(rng.gamma(share + 1, size=(R, 3))) + np.log(rng.uniform(size=(R, 3))) / share
     return {"a": a, "logits": masses, "counts": counts_of(labels_of(rng, softmax(masses, axis=1), 6), 3)}
@@ -493,7 +500,8 @@ SWEEP = Check(
         (clusters, "_offset", no_determinant),
         (_collapsed, "sweep", a_new_table_is_free),
     ],
-    steps=3,
+    steps=4,
+    batches=4,
 )
 
 
@@ -574,11 +582,8 @@ def of_process(rng):
     a = concentrations(rng)
     weights = stick_weights(rng, a, 60)[1]
     labels = labels_of(rng, weights, 4)
-    first = np.array([[next(j for j in range(4) if row[j] == row[i]) for i in range(4)] for row in labels])
-    appearance = (first[:, :, None] > np.unique(first.clip(0, 3))[None, None]).astype(int)
-    present = (first[:, :, None] == np.arange(4)).any(axis=1)
-    order = np.cumsum(present, axis=1) - 1
-    del appearance
+    first = (labels[:, :, None] == labels[:, None, :]).argmax(axis=2)
+    order = (first[:, :, None] == np.arange(4)).any(axis=1).cumsum(axis=1) - 1
     return {
         "a": a,
         "labels": np.take_along_axis(order, first, 1),
@@ -619,6 +624,82 @@ PARAMETERS = Check(
     [(_collapsed, "parameters", one_point_more), (_collapsed, "parameters", concentration_after)],
 )
 
+POSTERIOR = load_model("stick_breaking")(Dataset(np.array([-1.0, 0.4, 2.0])), truncation=2, shape=2.0, rate=1.0)
+STEP_SIZE, DEPTH = 0.2, 4
+to_coordinates = jax.jit(jax.vmap(POSTERIOR.unconstrain))
+
+
+def of_model(rng):
+    """Coordinates of a model of two components, from parameters by numpy, with three points."""
+    a = concentrations(rng)
+    logits, weights = stick_weights(rng, a, 2)
+    means, trils = components(rng, 2, POSTERIOR.conjugate.base)
+    points = points_of(rng, labels_of(rng, weights, 3), means, trils)
+    sites = {"concentration": a, "stick_logits": logits, "means": means, "scale_trils": trils}
+    return {"u": jax.device_get(to_coordinates(sites)), "points": points}
+
+
+def jacobian(u):
+    return POSTERIOR.constrain(u)[1]
+
+
+def likelihood(parameters, points):
+    return mixture.log_likelihood(*POSTERIOR.mixture(parameters), points)
+
+
+def target(u, points):
+    parameters = POSTERIOR.constrain(u)[0]
+    return POSTERIOR.log_prior(parameters) + likelihood(parameters, points) + jacobian(u)
+
+
+def nuts_step(key, s):
+    """One transition of fixed step size, as in the method but for adaptation."""
+    init, sample = hmc(lambda u: -target(u, s["points"]), algo="NUTS")
+    options = {"num_warmup": 0, "step_size": STEP_SIZE, "adapt_step_size": False, "adapt_mass_matrix": False}
+    return {"u": sample(init(s["u"], max_tree_depth=DEPTH, rng_key=key, **options)).z}
+
+
+def look_at_coordinates(s):
+    u, x = s["u"], s["points"][..., 0]
+    mean, spread = x.mean(axis=1), np.log(x.std(axis=1))
+    return {
+        "a": u["concentration"],
+        "logit": u["stick_logits"][:, 0],
+        "logit and a": u["stick_logits"][:, 0] - u["concentration"],
+        "mean": u["means"][:, 0, 0],
+        "mean from the points": u["means"][:, 0, 0] - mean,
+        "log sd": u["scale_trils"][:, 0, 0],
+        "log sd from the points": u["scale_trils"][:, 0, 0] - spread,
+        "distance": np.abs(u["means"][:, 0, 0] - u["means"][:, 1, 0]),
+    }
+
+
+def no_jacobian(f, on):
+    return lambda u: jnp.where(on, 0.0, f(u))
+
+
+def likelihood_too_weak(f, on):
+    return lambda *args: f(*args) * jnp.where(on, 0.1, 1.0)
+
+
+def log_a_dropped(f, on):
+    return lambda logits, a: f(logits, a) - on * logits.shape[-1] * jnp.log(a)
+
+
+HERE = sys.modules[__name__]
+
+NUTS = Check(
+    of_model,
+    nuts_step,
+    look_at_coordinates,
+    [
+        (HERE, "jacobian", no_jacobian),
+        (HERE, "likelihood", likelihood_too_weak),
+        (sticks, "log_density_logits", log_a_dropped),
+    ],
+    steps=3,
+)
+
 CHECKS = {
     "concentration given clusters": GIVEN_CLUSTERS,
     "concentration given sticks": GIVEN_STICKS,
@@ -632,6 +713,7 @@ CHECKS = {
     "split and merge": SPLIT_MERGE,
     "allocation": ALLOCATE,
     "weights of a partition": PARAMETERS,
+    "No-U-Turn transition": NUTS,
 }
 
 
@@ -657,11 +739,14 @@ def program(name):
 def verdict(name, which=-1):
     check = CHECKS[name]
 
-    def sample(key):
+    def batch(key):
         key_start, key_steps = random.split(key)
         state = check.start(np.random.default_rng(np.asarray(key_start)))
         after = program(name)(which, random.split(key_steps, R), state)
         return check.look(state), check.look(jax.device_get(after))
+
+    def sample(key):
+        return jax.tree.map(lambda *q: np.concatenate(q), *(batch(k) for k in random.split(key, check.batches)))
 
     return calibration.joint_test(sample, random.PRNGKey(5))
 
@@ -679,3 +764,102 @@ BUGS = [(name, i) for name, check in CHECKS.items() for i in range(len(check.bug
 def test_a_planted_bug_changes_it(name, which):
     found = verdict(name, which)
     assert not found.passed, found
+
+
+# Densities: an oracle in scipy, at a few places, and bugs that change the function for good.
+
+
+def sticks_density():
+    logits, a = np.array([0.3, -1.2, 2.0]), 1.7
+    v = st.logistic.cdf(logits)
+    truth = (st.beta.logpdf(v, 1, a) + st.logistic.logpdf(logits)).sum()
+    return sticks.log_density_logits(jnp.asarray(logits), a), truth
+
+
+def masses_density():
+    x, shape = np.array([0.2, -3.0]), 0.4
+    return LogGammas(jnp.asarray(shape), 2).log_prob(jnp.asarray(x)), st.loggamma.logpdf(x, shape).sum()
+
+
+def base_density():
+    """Of the means given factors, and of variances, D = 1: everything in the normal-inverse-gamma."""
+    mean, sd = np.array([1.5]), np.array([[0.6]])
+    scale = float(BASE.scale_tril[0, 0]) ** 2 / 2
+    of_variance = st.invgamma.logpdf(0.36, float(BASE.df) / 2, scale=scale) + np.log(2 * 0.6)
+    of_mean = st.norm.logpdf(1.5, float(BASE.mean[0]), 0.6 / np.sqrt(float(BASE.kappa)))
+    return gaussian.log_base_measure(jnp.asarray(mean), jnp.asarray(sd), BASE), of_variance + of_mean
+
+
+def evidence():
+    """Of three points, as a product of predictive t densities."""
+    x, total = np.array([0.2, 1.5, -0.4]), 0.0
+    df, kappa, mean, psi = (
+        float(np.asarray(leaf).squeeze()) for leaf in (BASE.df, BASE.kappa, BASE.mean, BASE.scale_tril)
+    )
+    psi = psi**2
+    for y in x:
+        total += st.t.logpdf(y, df, mean, np.sqrt(psi * (kappa + 1) / (kappa * df)))
+        psi += kappa / (kappa + 1) * (y - mean) ** 2
+        mean, kappa, df = (kappa * mean + y) / (kappa + 1), kappa + 1, df + 1
+    y = jnp.asarray(x) - BASE.mean
+    return conjugate.log_marginal(jnp.asarray(3.0), y.sum(keepdims=True), (y @ y)[None, None], BASE), total
+
+
+def coordinates():
+    """Jacobians of the maps to positive numbers and to sticks, against differentiation."""
+    u, total, truth = jnp.array([0.3, -1.0]), 0.0, 0.0
+    for transform in (positive(), stick_logits(1)):
+        map_ = lambda u, t=transform: t.constrain(u, {"concentration": 0.8})
+        total += map_(u)[1]
+        truth += np.linalg.slogdet(jax.jacfwd(lambda u, m=map_: m(u)[0])(u))[1]
+    return total, truth
+
+
+ORACLES = {f.__name__: f for f in (sticks_density, masses_density, base_density, evidence, coordinates)}
+DENSITY_BUGS = [
+    ("sticks_density", sticks, "log_density_logits", "off by one", lambda f: lambda l, a: f(l[:-1], a)),
+    ("sticks_density", sticks, "log_density_logits", "a too large", lambda f: lambda l, a: f(l, a + 1)),
+    ("sticks_density", sticks, "log_density_logits", "no log a", lambda f: lambda l, a: f(l, a) - 3 * jnp.log(a)),
+    ("masses_density", jax.scipy.special, "gammaln", "no normaliser", lambda f: lambda x: 0.0 * x),
+    ("base_density", gaussian, "multigammaln", "no normaliser", lambda f: lambda x, d: 0.0 * x),
+    ("base_density", gaussian, "log_determinant", "no determinant", lambda f: lambda l: 0.0 * f(l)),
+    ("base_density", gaussian, "log_inverse_wishart", "df", lambda f: lambda l, df, t: f(l, df + 1, t)),
+    ("evidence", conjugate, "multigammaln", "no normaliser", lambda f: lambda x, d: 0.0 * x),
+    ("evidence", conjugate, "LOG_PI", "no constant", lambda f: 0.0),
+    (
+        "coordinates",
+        sys.modules[__name__],
+        "positive",
+        "no Jacobian",
+        lambda f: lambda: f()._replace(constrain=without(f())),
+    ),
+    (
+        "coordinates",
+        sys.modules[__name__],
+        "stick_logits",
+        "no Jacobian",
+        lambda f: lambda n: f(n)._replace(constrain=without(f(n))),
+    ),
+]
+
+
+def without(transform):
+    return lambda u, sites: (transform.constrain(u, sites)[0], 0.0)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_a_density_is_scipys(name):
+    np.testing.assert_allclose(*ORACLES[name](), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("oracle", "module", "name", "bug", "wrong"), DENSITY_BUGS, ids=[f"{b[0]}: {b[3]}" for b in DENSITY_BUGS]
+)
+def test_a_density_with_a_bug_is_not(oracle, module, name, bug, wrong, monkeypatch):
+    monkeypatch.setattr(module, name, wrong(getattr(module, name)))
+    ours, truth = ORACLES[oracle]()
+    assert abs(ours - truth) > 1e-3, bug
+
+
+def test_enough_bugs_are_planted():
+    assert len(BUGS) + len(DENSITY_BUGS) >= 20

@@ -40,7 +40,9 @@ def joint_test(sample: Sample, key: Array, *, level: float = 1e-5, rounds: int =
     for i in range(rounds):
         keys = random.split(random.fold_in(key, i), 1 if i == 0 else growth)
         batches = [jax.device_get(sample(k)) for k in keys]
-        before, after = ({q: np.concatenate([b[side][q] for b in batches]) for q in batches[0][side]} for side in (0, 1))
+        before, after = (
+            {q: np.concatenate([b[side][q] for b in batches]) for q in batches[0][side]} for side in (0, 1)
+        )
         found = p_values(before, after)
         name = min(found, key=found.__getitem__)
         p = min(1.0, found[name] * len(found))

@@ -180,7 +180,9 @@ def _with_labels(key: Array, truth: dict[str, np.ndarray], tree: xr.DataTree, co
     of_fit = {name: thinned(posterior[name]) for name in ("weights", "means", "covariances")}
     width = of_fit["weights"].shape[1]
     of_fit["log_joint"] = thinned(stats["log_joint"])
-    of_fit["concentration"] = thinned(posterior["concentration"]) if "concentration" in posterior else np.zeros(len(kept))
+    of_fit["concentration"] = (
+        thinned(posterior["concentration"]) if "concentration" in posterior else np.zeros(len(kept))
+    )
     every = {name: np.concatenate([_widened(name, truth[name], width)[None], of_fit[name]]) for name in of_fit}
     components = every["weights"], every["means"], every["covariances"]
     labels = np.asarray(allocations.sample(key, *components, points))
