@@ -16,7 +16,7 @@ from jax import Array
 from . import mixture
 from .data import Dataset
 from .errors import InputError
-from .posterior import Parameters, Posterior
+from .posterior import Arrays, Parameters, Posterior
 
 DIMENSIONS = {
     "weights": ("component",),
@@ -76,7 +76,8 @@ def components_dataset(posterior: Posterior, parameters: Parameters, leading: tu
     """Weights, means, covariances, and the concentration where the model has one, under the `leading` dimensions."""
     shape = jax.tree.leaves(parameters)[0].shape[: len(leading)]
     flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[len(leading) :]), parameters)
-    components = jax.jit(lambda p: jax.lax.map(posterior.components, p))(flat)
+    every = lambda p: jax.lax.map(posterior.components, p)
+    components = posterior.compile("components", every, flat)[0](flat)
     arrays = {name: np.asarray(a).reshape(*shape, *a.shape[1:]) for name, a in components._asdict().items()}
     if "concentration" in parameters:
         arrays["concentration"] = np.asarray(parameters["concentration"])
@@ -182,9 +183,8 @@ def versions() -> dict[str, str]:
 
 def _summaries(posterior: Posterior, parameters: Parameters) -> dict[str, np.ndarray]:
     """Log joint, log likelihood and number of active components of every draw, streamed over draws."""
-    data = jnp.asarray(posterior.data.points), jnp.asarray(posterior.data.weights)
 
-    def one(draw: Parameters) -> dict[str, Array]:
+    def one(draw: Parameters, data: Arrays) -> dict[str, Array]:
         # The gradient with respect to the log weights is the expected number of points in each component.
         value, counts = jax.value_and_grad(mixture.log_likelihood)(*posterior.mixture(draw), *data)
         return {
@@ -193,7 +193,9 @@ def _summaries(posterior: Posterior, parameters: Parameters) -> dict[str, np.nda
             "active_components": jnp.sum(counts >= 1),
         }
 
-    return jax.device_get(jax.jit(lambda p: jax.lax.map(lambda chain: jax.lax.map(one, chain), p))(parameters))
+    every = lambda p, data: jax.lax.map(lambda chain: jax.lax.map(lambda draw: one(draw, data), chain), p)
+    data = posterior.arrays()
+    return jax.device_get(posterior.compile("summaries", every, parameters, data)[0](parameters, data))
 
 
 def with_coordinates(group: xr.Dataset) -> xr.Dataset:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +15,17 @@ from .concentration import Concentration
 from .data import Dataset
 from .errors import InputError
 from .gaussian import BaseMeasure
+from .programs import Programs
 from .transforms import Transform
 
 Parameters = dict[str, Array]
+
+
+class Arrays(NamedTuple):
+    """``points (N, D)`` and ``weights (N,)``: a data set inside a compiled program, an argument of it."""
+
+    points: Array
+    weights: Array
 
 
 class Mixture(NamedTuple):
@@ -75,10 +83,11 @@ class Posterior:
     transforms: dict[str, Transform]
     initial: Callable[[Array], Parameters]
     conjugate: Conjugate | None = None
+    programs: Programs = dataclasses.field(default_factory=Programs, repr=False)
 
     def log_likelihood(self, parameters: Parameters) -> Array:
         """``sum_n omega_n log sum_k w_k N(x_n | mu_k, Sigma_k)``, nats."""
-        return mixture.log_likelihood(*self.mixture(parameters), *self._arrays())
+        return mixture.log_likelihood(*self.mixture(parameters), *self.arrays())
 
     def log_joint(self, parameters: Parameters) -> Array:
         """Normalised log prior plus log likelihood, nats, a density of the constrained parameters."""
@@ -86,7 +95,7 @@ class Posterior:
 
     def program(self) -> None:
         """The NumPyro program of this posterior, to be handed over as it is: ``numpyro.infer.NUTS(posterior.program)``."""
-        points, weights = self._arrays()
+        points, weights = self.arrays()
         numpyro.sample("points", distributions.GaussianMixture(*self.prior_program(), weights), obs=points)
 
     def constrain(self, unconstrained: Parameters) -> tuple[Parameters, Array]:
@@ -111,13 +120,30 @@ class Posterior:
         log_weights, means, scale_trils = self.mixture(parameters)
         return Components(jnp.exp(log_weights), means, scale_trils @ jnp.swapaxes(scale_trils, -1, -2))
 
-    def on(self, data: Dataset) -> "Posterior":
+    def on(self, data: Dataset | Arrays) -> "Posterior":
         """The same prior, hyperparameters untouched, with the likelihood of other data: a compressed set, say."""
-        return dataclasses.replace(self, data=data)
+        return dataclasses.replace(self, data=data)  # pyright: ignore[reportArgumentType]  # Arrays while tracing
 
-    def _arrays(self) -> tuple[Array, Array]:
+    def arrays(self) -> Arrays:
+        """The data as arrays of the default floating type, to be handed to a compiled program: see `compile`."""
         dtype = jax.dtypes.canonicalize_dtype(float)
-        return jnp.asarray(self.data.points, dtype), jnp.asarray(self.data.weights, dtype)
+        return Arrays(jnp.asarray(self.data.points, dtype), jnp.asarray(self.data.weights, dtype))
+
+    def compile(self, name: Hashable, function: Callable, *args: Any) -> tuple[Callable, float]:
+        """`function` compiled for arguments like `args`, and the seconds that took: none the second time.
+
+        Programs are kept with the prior, for all data sets: data must be among `args`, and `name` must tell whatever
+        else `function` closes over, but for the model's own functions.
+        """
+        return self.programs.compile((name, self._functions()), function, *args)
+
+    def keep(self, name: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` returned the first time that it was asked for: for what a kept program needs besides."""
+        return self.programs.keep((name, self._functions()), make)
+
+    def _functions(self) -> Hashable:
+        """What a program may close over: the model's functions, one by one."""
+        return self.log_prior, self.mixture, self.initial, self.prior_program, tuple(self.transforms.items())
 
 
 def check_options(truncation: int, **positive: float) -> None:

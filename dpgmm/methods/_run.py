@@ -1,4 +1,4 @@
-"""What every method needs to run: compile apart from running, chains on threads, chunks that show progress and stop."""
+"""What every method needs to run: starts, chains on threads, chunks that show progress and stop."""
 
 import os
 import threading
@@ -18,15 +18,17 @@ Progress = Callable[[int, int, str], None]
 
 def dispersed(posterior: Posterior, key: Array, count: int) -> Parameters:
     """Unconstrained coordinates of `count` starts from the model's own `initial`, along a new first axis."""
-    start = lambda k: posterior.unconstrain(posterior.initial(k))
-    return jax.jit(jax.vmap(start))(random.split(key, count))
+    start = jax.vmap(lambda k: posterior.unconstrain(posterior.initial(k)))
+    keys = random.split(key, count)
+    return posterior.compile("dispersed", start, keys)[0](keys)
 
 
-def compile_timed(function: Callable, *args: Any) -> tuple[Callable, float]:
-    """Compiled `function` for arguments shaped like `args`, and the seconds that tracing and compiling took."""
-    start = time.perf_counter()
-    compiled = jax.jit(function).lower(*args).compile()
-    return compiled, time.perf_counter() - start
+def constrained(posterior: Posterior, unconstrained: Any, axes: int, unravel: Callable = lambda u: u) -> Parameters:
+    """Parameters at coordinates with this many leading axes."""
+    one = lambda u: posterior.constrain(unravel(u))[0]
+    for _ in range(axes):
+        one = jax.vmap(one)
+    return posterior.compile(("constrained", axes), one, unconstrained)[0](unconstrained)
 
 
 def run_chains(

@@ -15,7 +15,7 @@ from jax.scipy.special import gammaln
 
 from .. import clusters, concentration, conjugate, draws, mixture
 from ..posterior import Conjugate, Mixture, Parameters, Posterior
-from ._run import Progress, compile_timed, run_chains, stack
+from ._run import Progress, run_chains, stack
 from .gibbs import checked, keeps, with_allocations
 
 WORK = 20_000_000
@@ -56,7 +56,8 @@ def run(
     length = int(np.clip(WORK // (size * num_components * thin), 1, 100))
     keep = keeps(keep_allocations, chains * draws_per_chain * size)
     key_start, key_chain = random.split(key)
-    starts = [State(posterior.initial(k), jnp.zeros(size, int)) for k in random.split(key_start, chains)]
+    initial = posterior.compile("initial", posterior.initial, key_start)[0]
+    starts = [State(initial(k), jnp.zeros(size, int)) for k in random.split(key_start, chains)]
     label_type = np.min_scalar_type(num_components - 1)
 
     def draw(state, key, points):
@@ -69,7 +70,9 @@ def run(
     chunk = lambda state, keys, points: jax.lax.scan(lambda s, key: draw(s, key, points), state, keys)
     warm, total = -(-warmup // thin), -(-warmup // thin) + draws_per_chain
     step_keys = random.split(key_chain, (chains, -(-total // length), length))
-    compiled, compile_seconds = compile_timed(chunk, starts[0], step_keys[0, 0], points)
+    compiled, compile_seconds = posterior.compile(
+        ("blocked_gibbs", thin, keep), chunk, starts[0], step_keys[0, 0], points
+    )
 
     def chain(index, advance):
         state, out = starts[index], []

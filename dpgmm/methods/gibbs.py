@@ -4,8 +4,6 @@ The model is the limit K to infinity of the stick-breaking model: the truncation
 are shown. Neal (2000), algorithm 3, with the concentration by Escobar & West (1995).
 """
 
-import threading
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +14,7 @@ from .. import draws
 from ..errors import InputError
 from ..posterior import Conjugate, Posterior
 from . import _collapsed
-from ._run import Progress, compile_timed, run_chains, stack
+from ._run import Progress, run_chains, stack
 
 WORK = 200_000
 """Observations seated between two looks at the progress bar, at Ctrl-C and at the slots, at most 100 draws."""
@@ -56,8 +54,10 @@ def run(
     length = int(np.clip(WORK // (size * thin), 1, 100))
     keep = keeps(keep_allocations, chains * draws_per_chain * size)
     key_start, key_chain, key_draw = random.split(key, 3)
-    starts = [_collapsed.start(k, points, prior, MOST) for k in random.split(key_start, chains)]
-    programs = _Programs(points, prior, thin, split_merges, length, keep)
+    begin = lambda key, points: _collapsed.start(key, points, prior, MOST)
+    start, _ = posterior.compile("gibbs, start", begin, key_start, points)
+    starts = [start(k, points) for k in random.split(key_start, chains)]
+    programs = _Programs(posterior, prior, points, thin, split_merges, length, keep)
     programs.compile(SLOTS, starts[0])
     warm, total = -(-warmup // thin), -(-warmup // thin) + draws_per_chain
     step_keys = random.split(key_chain, (chains, -(-total // length), length))
@@ -82,7 +82,8 @@ def run(
     kept, labels = stack([j[0] for j in joined]), [j[1] for j in joined]
     keys = random.split(key_draw, (chains, draws_per_chain))
     sample = lambda pair: _collapsed.parameters(pair[0], pair[1], prior)
-    parameters = jax.jit(lambda *pair: jax.lax.map(lambda row: jax.lax.map(sample, row), pair))(keys, kept)
+    every = lambda *pair: jax.lax.map(lambda row: jax.lax.map(sample, row), pair)
+    parameters = posterior.compile("gibbs, parameters", every, keys, kept)[0](keys, kept)
     clusters = np.asarray((kept.statistics[0] > 0).sum(axis=-1))
     tree = draws.build(
         posterior,
@@ -136,20 +137,20 @@ def with_allocations(tree: xr.DataTree, labels: np.ndarray, num_labels: int) -> 
 
 
 class _Programs:
-    """The compiled chunk for each number of slots, shared by the chains' threads, and the seconds they took."""
+    """The compiled chunk for each number of slots, and the seconds that they took."""
 
-    def __init__(self, points: Array, prior: Conjugate, thin: int, split_merges: int, length: int, keep: bool):
-        self.points, self.prior, self.length, self.keep = points, prior, length, keep
-        self.thin, self.split_merges = thin, split_merges
-        self.made, self.lock, self.seconds = {}, threading.Lock(), 0.0
+    def __init__(
+        self, posterior, prior: Conjugate, points: Array, thin: int, split_merges: int, length: int, keep: bool
+    ):
+        self.posterior, self.prior, self.points, self.length, self.keep = posterior, prior, points, length, keep
+        self.thin, self.split_merges, self.seconds = thin, split_merges, 0.0
 
     def compile(self, slots: int, state: _collapsed.State):
-        with self.lock:
-            if slots not in self.made:
-                keys = random.split(random.PRNGKey(0), self.length)
-                self.made[slots], seconds = compile_timed(self._chunk(slots), state, keys, self.points)
-                self.seconds += seconds
-            return self.made[slots]
+        keys = random.split(random.PRNGKey(0), self.length)
+        name = "gibbs", slots, self.thin, self.split_merges, self.keep
+        compiled, seconds = self.posterior.compile(name, self._chunk(slots), state, keys, self.points)
+        self.seconds += seconds
+        return compiled
 
     def _chunk(self, slots: int):
         label_type = np.min_scalar_type(slots - 1)

@@ -14,7 +14,7 @@ from jax import Array
 
 from .. import draws
 from ..posterior import Posterior
-from ._run import Progress, compile_timed, dispersed, run_chains
+from ._run import Progress, constrained, dispersed, run_chains
 
 
 def run(
@@ -36,37 +36,37 @@ def run(
     stride = max(1, steps // snapshots)
     num_strides = -(-steps // stride)
 
-    def loss(unconstrained):
-        return -posterior.log_joint(posterior.constrain(unconstrained)[0])
+    def loss(unconstrained, data):
+        return -posterior.on(data).log_joint(posterior.constrain(unconstrained)[0])
 
-    def step(state, _):
-        unconstrained, memory = state
-        value, gradient = jax.value_and_grad(loss)(unconstrained)
-        update, memory = optimiser.update(gradient, memory)
-        return (optax.apply_updates(unconstrained, update), memory), value
-
-    def advance_all(states):
+    def advance_all(states, data):
         """One stride of every restart: the snapshot is taken before it."""
+
+        def step(state, _):
+            unconstrained, memory = state
+            value, gradient = jax.value_and_grad(loss)(unconstrained, data)
+            update, memory = optimiser.update(gradient, memory)
+            return (optax.apply_updates(unconstrained, update), memory), value
+
         scan = jax.vmap(lambda state: jax.lax.scan(step, state, length=stride))
         return *scan(states), states[0]
 
-    starts = dispersed(posterior, key, restarts)
+    starts, data = dispersed(posterior, key, restarts), posterior.arrays()
     states = starts, jax.vmap(optimiser.init)(starts)
-    compiled, compile_seconds = compile_timed(advance_all, states)
+    compiled, compile_seconds = posterior.compile(("map", steps, learning_rate, stride), advance_all, states, data)
 
     def all_restarts(_, advance):
         state, losses, path = states, [], []
         for _ in range(num_strides):
-            state, values, before = compiled(state)
+            state, values, before = compiled(state, data)
             losses.append(np.asarray(values))
             path.append(before)
             advance(stride, f"best log joint {-np.min(losses[-1][:, -1]):.1f}")
         return state[0], np.concatenate(losses, axis=1), [*path, state[0]]
 
     [(final, losses, path)], run_seconds = run_chains(all_restarts, 1, steps, progress)
-    constrain = jax.jit(jax.vmap(lambda u: posterior.constrain(u)[0]))
-    modes = jax.tree.map(lambda leaf: leaf[:, None], constrain(final))
-    history = jax.jit(jax.vmap(constrain))(jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *path))
+    modes = jax.tree.map(lambda leaf: leaf[:, None], constrained(posterior, final, 1))
+    history = constrained(posterior, jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *path), 2)
     return draws.build(
         posterior,
         modes,

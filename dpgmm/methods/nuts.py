@@ -6,12 +6,12 @@ import numpy as np
 import xarray as xr
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
-from numpyro.infer import NUTS
+from numpyro.infer.hmc import hmc
 
 from .. import draws
 from ..errors import InputError
 from ..posterior import Posterior
-from ._run import Progress, compile_timed, dispersed, run_chains, stack
+from ._run import Progress, constrained, dispersed, run_chains, stack
 
 CHUNK = 25
 """Transitions between two looks at the progress bar and at Ctrl-C."""
@@ -38,30 +38,33 @@ def run(
     starts = dispersed(posterior, key_start, chains)
     # One flat vector of coordinates: the sampler's own work is per array, and outweighs that of a small model.
     unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], starts))[1]
-    flat = jax.vmap(lambda u: ravel_pytree(u)[0])(starts)
-    if not np.isfinite(jax.jit(jax.vmap(posterior.log_density))(starts)).all():
+    flat, data = jax.vmap(lambda u: ravel_pytree(u)[0])(starts), posterior.arrays()
+    potential = lambda data: lambda u: -posterior.on(data).log_density(unravel(u))
+    first, _ = posterior.compile("nuts, starts", lambda flat, data: jax.lax.map(potential(data), flat), flat, data)
+    if not np.isfinite(first(flat, data)).all():
         raise InputError(f"model {posterior.name}: the log density of a start is not finite; mend its initial(key)")
-    kernel = NUTS(
-        potential_fn=lambda u: -posterior.log_density(unravel(u)),
-        target_accept_prob=target_accept,
-        max_tree_depth=max_tree_depth,
-        dense_mass=dense_mass,
-    )
-    # A batch of keys would make the kernel vectorise its chains, in lock-step: one call for each.
+    static = "nuts", warmup, target_accept, max_tree_depth, dense_mass
+    # The sampler's second function knows what the first was given: the pair is kept, as their programs are.
+    begin, transition = posterior.keep(static, lambda: hmc(potential_fn_gen=potential, algo="NUTS"))
+
+    def initialise(key, start, data):
+        adaptation = {"target_accept_prob": target_accept, "dense_mass": dense_mass, "max_tree_depth": max_tree_depth}
+        return begin(start, warmup, **adaptation, model_args=(data,), rng_key=key)
+
+    def chunk(state, data):
+        step = lambda s, _: ((s := transition(s, (data,), {})), _kept(s))
+        return jax.lax.scan(step, state, length=CHUNK)
+
     keys = random.split(key_chain, chains)
-    init, init_seconds = compile_timed(lambda k, start: kernel.init(k, warmup, start, (), {}), keys[0], flat[0])
-    states = [init(keys[i], flat[i]) for i in range(chains)]
-
-    def chunk(state):
-        return jax.lax.scan(lambda s, _: ((s := kernel.sample(s, (), {})), _kept(s)), state, length=CHUNK)
-
-    compiled, compile_seconds = compile_timed(chunk, states[0])
+    init, init_seconds = posterior.compile((*static, "init"), initialise, keys[0], flat[0], data)
+    states = [init(keys[i], flat[i], data) for i in range(chains)]
+    compiled, compile_seconds = posterior.compile((*static, CHUNK), chunk, states[0], data)
     total = warmup + draws_per_chain
 
     def chain(index, advance):
         state, kept = states[index], []
         for start in range(0, total, CHUNK):
-            state, out = compiled(state)
+            state, out = compiled(state, data)
             out = jax.device_get(out)
             kept.append(out)
             phase = "warm-up" if start < warmup else "sampling"
@@ -75,7 +78,7 @@ def run(
     unconstrained, stats = stack(results)
     return draws.build(
         posterior,
-        jax.jit(jax.vmap(jax.vmap(lambda u: posterior.constrain(unravel(u))[0])))(unconstrained),
+        constrained(posterior, unconstrained, 2, unravel),
         method="nuts",
         options={
             "chains": chains,

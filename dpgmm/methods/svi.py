@@ -1,9 +1,13 @@
-"""Stochastic variational inference: NumPyro's automatic guides on the unconstrained coordinates, several restarts."""
+"""Stochastic variational inference: NumPyro's automatic guides on the unconstrained coordinates, several restarts.
+
+The guide q is a normal distribution of the coordinates u, which are scaled to the data: guides in data units would depend
+on the units. Every draw carries its importance weight, ``log p(u, x) - log q(u)``: their mean is the evidence lower bound,
+and their tail says whether the guide can stand in for the posterior (PSIS k-hat; Yao et al. 2018).
+"""
 
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -12,19 +16,22 @@ import xarray as xr
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
 from numpyro.infer import SVI, Trace_ELBO, autoguide
+from numpyro.infer.svi import SVIState
 
 from .. import draws
 from ..errors import InputError
-from ..posterior import Posterior
-from ._run import Progress, compile_timed, dispersed, run_chains, stack
+from ..posterior import Arrays, Posterior
+from ._run import Progress, constrained, dispersed, run_chains, stack
 
 GUIDES = {
-    "normal": autoguide.AutoNormal,
+    "normal": autoguide.AutoDiagonalNormal,
     "lowrank": autoguide.AutoLowRankMultivariateNormal,
     "multivariate": autoguide.AutoMultivariateNormal,
 }
 CHUNK = 500
 """Steps between two looks at the stopping rule, at the progress bar and at Ctrl-C."""
+FRESH = 1_000
+"""Draws of the guide, at least, from which the evidence lower bound of a restart is taken."""
 PATIENCE = 3
 """Looks in a row without progress before a restart stops."""
 
@@ -45,52 +52,51 @@ def run(
     """Maximise the evidence lower bound of `guide` from dispersed starts; chain = restart, draws from each guide.
 
     Adam; a restart stops once the mean loss of the last `CHUNK` steps has not fallen below the best so far by two
-    standard errors, `PATIENCE` times in a row. `optimisation` holds the negative ELBO (nats, noisy, NaN after the stop) and
-    the components at the guide's median along the way. Attribute `elbo`: of each restart, from 1,000 fresh particles.
-    Deterministic given `key`. Raises `InputError` for an unknown guide.
+    standard errors, `PATIENCE` times in a row. `optimisation` holds the negative ELBO (nats, noisy, NaN after the stop)
+    and the components at the guide's median along the way. `sample_stats/log_weight` (chain, draw) is each draw's log
+    importance weight, nats; attribute `elbo` their mean, one a restart, over `FRESH` draws or more. Deterministic given
+    `key`. Raises `InputError` for an unknown guide.
     """
     if guide not in GUIDES:
         raise InputError(f"svi: no guide {guide!r}; there are {', '.join(GUIDES)}")
-    key_start, key_run, key_draw, key_elbo = random.split(key, 4)
-    starts = dispersed(posterior, key_start, restarts)
-    program = _coordinates_program(posterior, _row(starts, 0))
-    family = GUIDES[guide](program, init_scale=init_scale)
-    svi = SVI(program, family, optax.adam(learning_rate), Trace_ELBO(num_particles=particles))
+    key_start, key_run, key_draw = random.split(key, 3)
+    starts, data = dispersed(posterior, key_start, restarts), posterior.arrays()
+    unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], starts))[1]
+    flat = jax.vmap(lambda u: ravel_pytree(u)[0])(starts)
+    log_density = lambda u, data: posterior.on(data).log_density(unravel(u))
+    static = "svi", guide, learning_rate, particles, init_scale
+    family, svi, params = posterior.keep(static, lambda: _set_up(log_density, flat[0], data, *static[1:]))
     keys = random.split(key_run, restarts)
-    states = [svi.init(keys[i], init_params=_location(family, _row(starts, i))) for i in range(restarts)]
+    states = [SVIState(svi.optim.init(params | {"auto_loc": u}), None, k) for u, k in zip(flat, keys, strict=True)]
 
-    def chunk(state):
-        state, losses = jax.lax.scan(lambda s, _: svi.update(s), state, length=CHUNK)
-        return state, losses, family.median(svi.get_params(state))
+    def chunk(state, data):
+        state, losses = jax.lax.scan(lambda s, _: svi.update(s, data), state, length=CHUNK)
+        return state, losses, svi.get_params(state)
 
-    compiled, compile_seconds = compile_timed(chunk, states[0])
+    compiled, compile_seconds = posterior.compile((*static, CHUNK), chunk, states[0], data)
 
     def restart(index, advance):
         state, losses = states[index], []
-        path = [_row(starts, index)]
+        path, params = [flat[index]], {}
         for done in range(0, max_steps, CHUNK):
-            state, values, median = compiled(state)
+            state, values, params = compiled(state, data)
             losses.append(np.asarray(values))
-            path.append(median)
+            path.append(params["auto_loc"])
             last = _settled(losses)
             advance(max_steps - done if last else CHUNK, f"restart {index + 1}, ELBO {-losses[-1].mean():.1f}")
             if last:
                 break
-        return svi.get_params(state), np.concatenate(losses), path
+        return params, np.concatenate(losses), path
 
     results, run_seconds = run_chains(restart, restarts, max_steps, progress)
-    params = stack([r[0] for r in results])
-    sample = jax.vmap(lambda k, p: family.sample_posterior(k, p, sample_shape=(draws_per_restart,)))
-    unconstrained = jax.jit(sample)(random.split(key_draw, restarts), params)
-    # One particle after the other: arrays of 1,000 particles are large, and products of six axes hang jaxlib 0.10.2 on
-    # CPUs (jax issue 39257).
-    final = Trace_ELBO(num_particles=1_000, vectorize_particles=False)
-    of_guide = lambda p: -jnp.asarray(final.loss(key_elbo, p, program, family))
-    elbo = jax.jit(lambda all_params: jax.lax.map(of_guide, all_params))(params)
-    constrain = lambda u: posterior.constrain(u)[0]
+    count = max(FRESH, draws_per_restart)
+    one = lambda data: lambda of_restart: _weighted_draws(family, log_density, count, of_restart, data)
+    every = lambda restarts, data: jax.lax.map(one(data), restarts)
+    fitted = random.split(key_draw, restarts), stack([r[0] for r in results])
+    unconstrained, log_weights = posterior.compile((*static, count), every, fitted, data)[0](fitted, data)
     tree = draws.build(
         posterior,
-        jax.jit(jax.vmap(jax.vmap(constrain)))(unconstrained),
+        constrained(posterior, unconstrained[:, :draws_per_restart], 2, unravel),
         method="svi",
         options={
             "guide": guide,
@@ -103,33 +109,40 @@ def run(
         },
         compile_seconds=compile_seconds,
         run_seconds=run_seconds,
-        optimisation=_paths(posterior, constrain, [r[1] for r in results], [r[2] for r in results]),
+        sample_stats={"log_weight": np.asarray(log_weights)[:, :draws_per_restart]},
+        optimisation=_paths(posterior, unravel, [r[1] for r in results], [r[2] for r in results]),
     )
-    tree.attrs["elbo"] = np.asarray(elbo)
+    tree.attrs["elbo"] = np.asarray(log_weights).mean(axis=1)
     return tree
 
 
-def _coordinates_program(posterior: Posterior, like):
-    """The posterior on its scaled coordinates as a NumPyro program: guides in data units would depend on the units."""
-    log_density = jax.jit(posterior.log_density)  # The guide's set-up runs the program op by op.
+def _set_up(
+    log_density, start: Array, data: Arrays, guide: str, learning_rate: float, particles: int, init_scale: float
+):
+    """Guide, optimisation, and the parameters that it starts from but for the location."""
+    compiled = jax.jit(log_density)  # The guide's set-up runs the program op by op.
 
-    def program():
-        sites = {}
-        for name, leaf in like.items():
-            flat = dist.ImproperUniform(
-                dist.constraints.independent(dist.constraints.real, jnp.ndim(leaf)), (), leaf.shape
-            )
-            sites[name] = numpyro.sample(name, flat)
-        numpyro.factor("log_density", log_density(sites))
+    def program(data):
+        u = numpyro.sample("u", dist.ImproperUniform(dist.constraints.real_vector, (), start.shape))
+        numpyro.factor("log_density", compiled(u, data))
 
-    return program
+    family = GUIDES[guide](program, init_scale=init_scale)
+    svi = SVI(program, family, optax.adam(learning_rate), Trace_ELBO(num_particles=particles))
+    state = svi.init(random.PRNGKey(0), data, init_params={"auto_loc": start})
+    return family, svi, svi.optim.get_params(state.optim_state)
 
 
-def _location(family: autoguide.AutoGuide, start) -> dict[str, Array]:
-    """The guide's location parameters at a start."""
-    if isinstance(family, autoguide.AutoNormal):
-        return {f"{site}_auto_loc": value for site, value in start.items()}
-    return {"auto_loc": ravel_pytree(start)[0]}
+def _weighted_draws(family: autoguide.AutoContinuous, log_density, count: int, of_restart, data: Arrays):
+    """Draws of one guide ``(count, P)`` and their log importance weights ``(count,)``.
+
+    One after the other: arrays of many draws are large, and products of six axes hang jaxlib 0.10.2 on CPUs (jax issue
+    39257).
+    """
+    key, params = of_restart
+    q = family.get_posterior(params)
+    q = q.to_event(1 - q.event_dim)
+    u = q.sample(key, (count,))
+    return u, jax.lax.map(lambda u: log_density(u, data) - q.log_prob(u), u)
 
 
 def _settled(losses: list[np.ndarray]) -> bool:
@@ -142,16 +155,12 @@ def _settled(losses: list[np.ndarray]) -> bool:
     return bool((means[-PATIENCE:] > best - 2 * errors[-PATIENCE:]).all())
 
 
-def _paths(posterior: Posterior, constrain, losses: list[np.ndarray], paths: list[list]) -> xr.Dataset:
+def _paths(posterior: Posterior, unravel, losses: list[np.ndarray], paths: list[list]) -> xr.Dataset:
     """Paths of unequal lengths in one group: losses end in NaN, components stay where they stopped."""
     longest = max(len(path) for path in paths)
-    padded = [stack(path + [path[-1]] * (longest - len(path))) for path in paths]
+    padded = stack([stack(path + [path[-1]] * (longest - len(path))) for path in paths])
     loss = np.full((len(losses), (longest - 1) * CHUNK), np.nan)
     for row, values in zip(loss, losses, strict=True):
         row[: len(values)] = values
-    history = jax.jit(jax.vmap(jax.vmap(constrain)))(stack(padded))
+    history = constrained(posterior, padded, 2, unravel)
     return draws.paths(posterior, loss, history, np.arange(longest) * CHUNK)
-
-
-def _row(tree, index):
-    return jax.tree.map(lambda leaf: leaf[index], tree)
