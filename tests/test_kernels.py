@@ -91,7 +91,7 @@ def points_of(rng, labels, means, trils):
 class Check(NamedTuple):
     """`start(rng)`, a state of arrays; `step(key, state)`, what changes; `look(state)`; bugs as (where, name, bug).
 
-    `steps` of the kernel on `batches` of R replicates each.
+    `steps` of the kernel, on R replicates.
     """
 
     start: Callable
@@ -99,7 +99,6 @@ class Check(NamedTuple):
     look: Callable
     bugs: list
     steps: int = 1
-    batches: int = 1
 
 
 def of_partition(rng):
@@ -501,7 +500,6 @@ SWEEP = Check(
         (_collapsed, "sweep", a_new_table_is_free),
     ],
     steps=4,
-    batches=4,
 )
 
 
@@ -736,7 +734,7 @@ def program(name):
     return jax.jit(jax.vmap(one, in_axes=(None, 0, 0)), compiler_options=fast)
 
 
-def verdict(name, which=-1):
+def verdict(name, which=-1, batches=1):
     check = CHECKS[name]
 
     def batch(key):
@@ -746,7 +744,7 @@ def verdict(name, which=-1):
         return check.look(state), check.look(jax.device_get(after))
 
     def sample(key):
-        return jax.tree.map(lambda *q: np.concatenate(q), *(batch(k) for k in random.split(key, check.batches)))
+        return jax.tree.map(lambda *q: np.concatenate(q), *(batch(k) for k in random.split(key, batches)))
 
     return calibration.joint_test(sample, random.PRNGKey(5))
 
@@ -757,12 +755,20 @@ def test_a_kernel_leaves_the_joint_distribution_alone(name):
     assert found.passed, found
 
 
+SUBTLE = {"keeps_old_precisions", "one_degree_less"}
+"""Bugs that take more replicates to see; tests/test_gibbs.py sees them in long chains, against exact answers."""
 BUGS = [(name, i) for name, check in CHECKS.items() for i in range(len(check.bugs))]
 
 
-@pytest.mark.parametrize(("name", "which"), BUGS, ids=[f"{n}: {CHECKS[n].bugs[i][2].__name__}" for n, i in BUGS])
-def test_a_planted_bug_changes_it(name, which):
-    found = verdict(name, which)
+def of_bug(name, i):
+    bug = CHECKS[name].bugs[i][2].__name__
+    marks = [pytest.mark.slow] if bug in SUBTLE else []
+    return pytest.param(name, i, 16 if bug in SUBTLE else 1, marks=marks, id=f"{name}: {bug}")
+
+
+@pytest.mark.parametrize(("name", "which", "batches"), [of_bug(*bug) for bug in BUGS])
+def test_a_planted_bug_changes_it(name, which, batches):
+    found = verdict(name, which, batches)
     assert not found.passed, found
 
 
@@ -773,46 +779,45 @@ def sticks_density():
     logits, a = np.array([0.3, -1.2, 2.0]), 1.7
     v = st.logistic.cdf(logits)
     truth = (st.beta.logpdf(v, 1, a) + st.logistic.logpdf(logits)).sum()
-    return sticks.log_density_logits(jnp.asarray(logits), a), truth
+    return jax.jit(lambda l: sticks.log_density_logits(l, a))(logits), truth
 
 
 def masses_density():
     x, shape = np.array([0.2, -3.0]), 0.4
-    return LogGammas(jnp.asarray(shape), 2).log_prob(jnp.asarray(x)), st.loggamma.logpdf(x, shape).sum()
+    return jax.jit(lambda x: LogGammas(jnp.asarray(shape), 2).log_prob(x))(x), st.loggamma.logpdf(x, shape).sum()
 
 
 def base_density():
     """Of the means given factors, and of variances, D = 1: everything in the normal-inverse-gamma."""
     mean, sd = np.array([1.5]), np.array([[0.6]])
-    scale = float(BASE.scale_tril[0, 0]) ** 2 / 2
-    of_variance = st.invgamma.logpdf(0.36, float(BASE.df) / 2, scale=scale) + np.log(2 * 0.6)
-    of_mean = st.norm.logpdf(1.5, float(BASE.mean[0]), 0.6 / np.sqrt(float(BASE.kappa)))
-    return gaussian.log_base_measure(jnp.asarray(mean), jnp.asarray(sd), BASE), of_variance + of_mean
+    m, kappa, df, scale = (float(np.asarray(leaf).squeeze()) for leaf in BASE)
+    of_variance = st.invgamma.logpdf(0.36, df / 2, scale=scale**2 / 2) + np.log(2 * 0.6)
+    of_mean = st.norm.logpdf(1.5, m, 0.6 / np.sqrt(kappa))
+    return jax.jit(lambda *a: gaussian.log_base_measure(*a, BASE))(mean, sd), of_variance + of_mean
 
 
 def evidence():
     """Of three points, as a product of predictive t densities."""
     x, total = np.array([0.2, 1.5, -0.4]), 0.0
-    df, kappa, mean, psi = (
-        float(np.asarray(leaf).squeeze()) for leaf in (BASE.df, BASE.kappa, BASE.mean, BASE.scale_tril)
-    )
-    psi = psi**2
-    for y in x:
-        total += st.t.logpdf(y, df, mean, np.sqrt(psi * (kappa + 1) / (kappa * df)))
-        psi += kappa / (kappa + 1) * (y - mean) ** 2
-        mean, kappa, df = (kappa * mean + y) / (kappa + 1), kappa + 1, df + 1
-    y = jnp.asarray(x) - BASE.mean
-    return conjugate.log_marginal(jnp.asarray(3.0), y.sum(keepdims=True), (y @ y)[None, None], BASE), total
+    mean, kappa, df, scale = (float(np.asarray(leaf).squeeze()) for leaf in BASE)
+    psi, y = scale**2, x - mean
+    for point in x:
+        total += st.t.logpdf(point, df, mean, np.sqrt(psi * (kappa + 1) / (kappa * df)))
+        psi += kappa / (kappa + 1) * (point - mean) ** 2
+        mean, kappa, df = (kappa * mean + point) / (kappa + 1), kappa + 1, df + 1
+    return jax.jit(lambda *a: conjugate.log_marginal(*a, BASE))(3.0, y.sum(keepdims=True), (y @ y)[None, None]), total
 
 
 def coordinates():
     """Jacobians of the maps to positive numbers and to sticks, against differentiation."""
-    u, total, truth = jnp.array([0.3, -1.0]), 0.0, 0.0
-    for transform in (positive(), stick_logits(1)):
-        map_ = lambda u, t=transform: t.constrain(u, {"concentration": 0.8})
-        total += map_(u)[1]
-        truth += np.linalg.slogdet(jax.jacfwd(lambda u, m=map_: m(u)[0])(u))[1]
-    return total, truth
+
+    @jax.jit
+    def both(u):
+        maps = [lambda u, t=t: t.constrain(u, {"concentration": 0.8}) for t in (positive(), stick_logits(1))]
+        truth = [jnp.linalg.slogdet(jax.jacfwd(lambda u, m=m: m(u)[0])(u))[1] for m in maps]
+        return sum(m(u)[1] for m in maps), sum(truth)
+
+    return both(jnp.array([0.3, -1.0]))
 
 
 ORACLES = {f.__name__: f for f in (sticks_density, masses_density, base_density, evidence, coordinates)}

@@ -9,7 +9,7 @@ single transition kernels (Geweke 2004; Gandy & Scott 2020).
 from .joint import Verdict, joint_test, p_values
 from .quantities import QUANTITIES, Quantity
 from .ranks import Ranks, collect, inside, picture, pit, summary
-from .simulation import Refit, as_ranks, prior_draws, refits, simulate
+from .simulation import Refit, as_ranks, prior_draws, quantities_of, refits, simulate
 from .uniformity import excursion, uniformity_p_value
 from .variational import k_hat, vsbc
 
@@ -29,6 +29,7 @@ __all__ = [
     "picture",
     "pit",
     "prior_draws",
+    "quantities_of",
     "refits",
     "simulate",
     "summary",
