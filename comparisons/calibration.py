@@ -27,7 +27,7 @@ SIMULATIONS = 200
 DRAWS = 99
 """Thinned draws of a fit among which the truth is ranked."""
 OPTIONS: dict[str, dict[str, Any]] = {
-    "nuts": {"chains": 4, "warmup": 400, "draws_per_chain": 600},
+    "nuts": {"chains": 2, "warmup": 200, "draws_per_chain": 400, "max_tree_depth": 8},
     "gibbs": {"chains": 2, "warmup": 200, "draws_per_chain": 100, "thin": 10, "split_merges": 1},
     "blocked_gibbs": {"chains": 2, "warmup": 400, "draws_per_chain": 100, "thin": 20},
     "svi": {"restarts": 2, "max_steps": 4_000, "draws_per_restart": 400},
@@ -85,7 +85,7 @@ def run(out: Path, quick: bool = False) -> list[dict[str, Any]]:
 
 
 def posterior_of(case: Case) -> Posterior:
-    """The model of a case: hyperparameters scaled to points of mean 0 and standard deviation 1, which they only stand for."""
+    """The model of a case, with hyperparameters scaled to points of mean 0 and standard deviation 1."""
     stand_in = np.linspace(-1, 1, POINTS)
     data = Dataset((stand_in - stand_in.mean()) / stand_in.std(), name="stand-in")
     return load_model(case.model)(data, truncation=case.truncation)
@@ -139,15 +139,15 @@ def conclusions(rows: list[dict[str, Any]]) -> list[str]:
         where = f"{r['method']} on {r['model']}"
         if r["verdict"] == "calibrated":
             sentences.append(
-                f"{where}: all {r['quantities']} quantities lie within the bands over {r['simulations']} simulations; the worst is"
-                f" {r['worst quantity']} (p = {r['p']:.2g})."
+                f"{where}: all {r['quantities']} quantities lie within the bands over {r['simulations']} simulations;"
+                f" the worst is {r['worst quantity']} (p = {r['p']:.2g})."
             )
         elif r["verdict"] == "not calibrated":
             sentences.append(
-                f"{where}: {r['quantities'] - r['inside']} of {r['quantities']} quantities leave the bands, {r['worst quantity']} most"
-                f" (p = {r['p']:.2g}); central 90 % intervals hold the truth {r['coverage']:.0%} of the time at worst, and"
-                f" {r['biased']} quantities are biased to one side."
-                + (f" k-hat exceeds 0.7 in {r['k-hat > 0.7']:.0%} of the fits." if r["k-hat > 0.7"] is not None else "")
+                f"{where}: {r['quantities'] - r['inside']} of {r['quantities']} quantities leave the bands,"
+                f" {r['worst quantity']} most (p = {r['p']:.2g}); central 90 % intervals hold the truth {r['coverage']:.0%} of"
+                f" the time at worst, and {r['biased']} quantities are biased to one side."
+                + ("" if r["k-hat"] is None else f" k-hat exceeds 0.7 in {r['k-hat > 0.7']:.0%} of the fits.")
             )
         else:
             sentences.append(
