@@ -68,14 +68,16 @@ CASES = (
 
 def run(out: Path, quick: bool = False) -> list[dict[str, Any]]:
     """Refit, rank, draw; print a table, a row a case. `quick`: 2 simulations of short runs, to see that all works."""
-    console, found = Console(), {}
+    console, rows, sections, record = Console(), [], [], []
     try:
         for case, ranks in _ranks(console, quick):
-            found[case] = ranks
-            _leave(out, found)
+            rows.append(row(case, ranks))
+            sections.append(_section(case, ranks, rows[-1]))
+            names = {"names": list(ranks.names), "ranks": ranks.rank.tolist()}
+            record.append(rows[-1] | names | {"table": sections[-1]["table"]})
+            _leave(out, rows, sections, record)
     except KeyboardInterrupt:
         console.print("Stopped: what is finished is written.")
-    rows = [row(case, ranks) for case, ranks in found.items()]
     if rows:
         console.print(_table(rows))
         for conclusion in conclusions(rows):
@@ -115,12 +117,12 @@ def _ranks(console: Console, quick: bool) -> Iterator[tuple[Case, calibration.Ra
 
 
 def row(case: Case, ranks: calibration.Ranks) -> dict[str, Any]:
-    """The numbers of one case: `calibration.summary`, k-hat and bias where there is variational inference, a verdict."""
-    numbers = calibration.summary(ranks)
-    invariant = calibration.vsbc(ranks)[ranks.invariant]
+    """The numbers of one case: `calibration.summary`, bias by VSBC, k-hat where there are importance weights, a verdict."""
+    numbers: dict[str, Any] = calibration.summary(ranks)
+    bias = calibration.vsbc(ranks)["p"].to_numpy()[ranks.invariant]
     of_likelihood = ranks.names.index("log likelihood")
     numbers["truth above"] = float(ranks.rank[:, of_likelihood].mean() / ranks.draws)
-    numbers["biased"] = int((invariant["p"] * len(invariant) < 0.05).sum())
+    numbers["biased"] = int((bias * len(bias) < 0.05).sum())
     numbers["k-hat"] = float(np.median(ranks.k_hat)) if ranks.k_hat is not None else None
     numbers["k-hat > 0.7"] = float((ranks.k_hat > 0.7).mean()) if ranks.k_hat is not None else None
     if ranks.point_estimate:
@@ -145,8 +147,8 @@ def conclusions(rows: list[dict[str, Any]]) -> list[str]:
         elif r["verdict"] == "not calibrated":
             sentences.append(
                 f"{where}: {r['quantities'] - r['inside']} of {r['quantities']} quantities leave the bands,"
-                f" {r['worst quantity']} most (p = {r['p']:.2g}); central 90 % intervals hold the truth {r['coverage']:.0%} of"
-                f" the time at worst, and {r['biased']} quantities are biased to one side."
+                f" {r['worst quantity']} most (p = {r['p']:.2g}); central 90 % intervals hold the truth"
+                f" {r['coverage']:.0%} of the time at worst, and {r['biased']} quantities are biased to one side."
                 + ("" if r["k-hat"] is None else f" k-hat exceeds 0.7 in {r['k-hat > 0.7']:.0%} of the fits.")
             )
         else:
@@ -157,36 +159,29 @@ def conclusions(rows: list[dict[str, Any]]) -> list[str]:
     return sentences
 
 
-def _leave(out: Path, found: dict[Case, calibration.Ranks]) -> None:
-    """Write table, ranks and page of what is finished."""
-    rows = [row(case, ranks) for case, ranks in found.items()]
-    tables = [calibration.inside(ranks).reset_index() for ranks in found.values()]
-    of_bias = [calibration.vsbc(ranks)["p"].to_dict() for ranks in found.values()]
-    record = [
-        r
-        | {
-            "table": [{str(k): v for k, v in line.items()} for line in table.to_dict("records")],
-            "vsbc p": bias,
-            "names": list(ranks.names),
-            "ranks": ranks.rank.tolist(),
-        }
-        for r, table, bias, ranks in zip(rows, tables, of_bias, found.values(), strict=True)
-    ]
+def _section(case: Case, ranks: calibration.Ranks, numbers: dict[str, Any]) -> dict[str, Any]:
+    """What the page shows of one case: table of quantities, worst first, with VSBC's p-values, and the picture."""
+    bias = calibration.vsbc(ranks)[["p"]].rename(columns={"p": "bias, p"})
+    table = calibration.inside(ranks).join(bias).reset_index()
+    return {
+        "title": f"{case.method}, {case.model}",
+        "verdict": numbers["verdict"],
+        "table": [{str(k): _or_none(v) for k, v in line.items()} for line in table.to_dict("records")],
+        "picture": None if ranks.point_estimate else report.png(calibration.picture(ranks), 100),
+    }
+
+
+def _or_none(value: Any) -> Any:
+    """JSON and pages know no NaN: there is no interval of one draw."""
+    return None if value != value else value
+
+
+def _leave(out: Path, rows: list, sections: list, record: list) -> None:
+    """Write numbers, ranks and page of what is finished."""
     (out / "calibration.json").write_text(json.dumps(record, indent=1) + "\n")
-    sections = [
-        {
-            "title": f"{case.method}, {case.model}",
-            "verdict": r["verdict"],
-            "table": [{str(k): v for k, v in line.items()} for line in table.to_dict("records")],
-            "picture": None if ranks.point_estimate or len(ranks.rank) < 2 else report.png(calibration.picture(ranks)),
-        }
-        for r, (case, ranks), table in zip(rows, found.items(), tables, strict=True)
-    ]
     shown = [{name: value for name, value in r.items() if name != "truncation"} for r in rows]
-    page = out / "calibration.html"
-    report.render(
-        "calibration.html.j2", page, rows=shown, sections=sections, conclusions=conclusions(rows), points=POINTS
-    )
+    page = {"rows": shown, "sections": sections, "conclusions": conclusions(rows), "points": POINTS}
+    report.render("calibration.html.j2", out / "calibration.html", **page)
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,8 @@ LEVEL = 0.95
 """Probability of a band that all quantities of a calibrated method stay within."""
 COVERAGE = 0.9
 """Probability of the central intervals whose coverage is shown."""
+FEWEST = 19
+"""Draws of which a central 90 % interval can be taken."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,14 +80,15 @@ def inside(ranks: Ranks, level: float = LEVEL) -> pd.DataFrame:
     (`uniformity_p_value`). `inside`: p above ``1 - level``, that is within the band of this quantity alone, which one in
     twenty calibrated quantities leaves. `p, all`: p adjusted for the number of quantities by Holm (1979), valid however they
     depend on each other; `inside, all` says that it exceeds ``1 - level``, and this is what a verdict should go by.
-    `coverage`: share of truths within the central 90 % interval of the draws; `truth above`: mean of the PIT.
-    Raises `InputError` for a level outside (0, 1).
+    `coverage`: share of truths within the central 90 % interval of the draws, NaN for fewer than `FEWEST` draws.
+    `truth above`: mean of the PIT. Raises `InputError` for a level outside (0, 1).
     """
     if not 0 < level < 1:
         raise InputError(f"level = {level}: it must be a number between 0 and 1")
     shares = pit(ranks)
     p = np.array([uniformity_p_value(excursion(u), len(u)) for u in shares.T])
     adjusted = _holm(p)
+    covered = (np.abs(shares - 0.5) < COVERAGE / 2).mean(axis=0)
     table = pd.DataFrame(
         {
             "invariant": ranks.invariant,
@@ -92,7 +96,7 @@ def inside(ranks: Ranks, level: float = LEVEL) -> pd.DataFrame:
             "p": p,
             "inside, all": adjusted > 1 - level,
             "p, all": adjusted,
-            "coverage": (np.abs(shares - 0.5) < COVERAGE / 2).mean(axis=0),
+            "coverage": covered if ranks.draws >= FEWEST else np.nan,
             "truth above": shares.mean(axis=0),
         },
         index=pd.Index(ranks.names, name="quantity"),
@@ -100,7 +104,7 @@ def inside(ranks: Ranks, level: float = LEVEL) -> pd.DataFrame:
     return table.sort_values("p", kind="stable")
 
 
-def summary(ranks: Ranks, level: float = LEVEL) -> dict[str, object]:
+def summary(ranks: Ranks, level: float = LEVEL) -> dict[str, Any]:
     """One row for a table of methods, by the invariant quantities alone; p is adjusted for their number."""
     keep = np.flatnonzero(ranks.invariant)
     table = inside(
@@ -115,10 +119,10 @@ def summary(ranks: Ranks, level: float = LEVEL) -> dict[str, object]:
         "simulations": len(ranks.rank),
         "draws": ranks.draws,
         "quantities": len(table),
-        "inside": int(table["inside, all"].sum()),
+        "inside": int(table["inside, all"].to_numpy().sum()),
         "worst quantity": str(table.index[0]),
-        "p": float(table["p, all"].iloc[0]),
-        "coverage": float(table["coverage"].min()),
+        "p": float(table["p, all"].to_numpy()[0]),
+        "coverage": float(table["coverage"].to_numpy().min()),
     }
 
 
@@ -128,6 +132,7 @@ def picture(ranks: Ranks, level: float = LEVEL) -> Figure:
     The band is that of `level` over all quantities (Bonferroni): a line that leaves it is evidence against the method.
     """
     import arviz_plots as azp
+    from matplotlib import pyplot
 
     shares = pit(ranks)
     panels = {name: (("chain", "draw"), u[None]) for name, u in zip(ranks.names, shares.T, strict=True)}
@@ -135,7 +140,7 @@ def picture(ranks: Ranks, level: float = LEVEL) -> Figure:
     probability = 1 - (1 - level) / len(ranks.names)
     # arviz-plots 1 renamed the probability and made other tests its default: bands are right for independent ranks.
     renamed = "envelope_prob" in inspect.signature(azp.plot_ecdf_pit).parameters
-    band = {"method": "envelope", "envelope_prob": probability} if renamed else {"ci_prob": probability}
+    band: dict[str, Any] = {"method": "envelope", "envelope_prob": probability} if renamed else {"ci_prob": probability}
     rows = -(-len(panels) // 4)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Method 'envelope' will be deprecated", FutureWarning)
@@ -147,7 +152,10 @@ def picture(ranks: Ranks, level: float = LEVEL) -> Figure:
             figure_kwargs={"figsize": (11, 1.9 * rows + 0.4), "layout": "constrained", "sharey": True},
             **band,
         )
-    return plot.viz["figure"].item()
+    figure = plot.viz["figure"].item()
+    # pyplot need not remember it: pages are made of many.
+    pyplot.close(figure)
+    return figure
 
 
 def _holm(p: np.ndarray) -> np.ndarray:

@@ -188,7 +188,7 @@ def _with_labels(key: Array, truth: dict[str, np.ndarray], tree: xr.DataTree, co
     labels = np.asarray(allocations.sample(key, *components, points))
     if "allocations" in posterior:
         labels = np.concatenate([labels[:1], thinned(posterior["allocations"])])
-    return Draw(**every, labels=labels, points=points, at=at)
+    return Draw(**jax.tree.map(jnp.asarray, every | {"labels": labels}), points=points, at=at)
 
 
 def _widened(name: str, leaf: np.ndarray, width: int) -> np.ndarray:

@@ -8,7 +8,7 @@ fixed number of steps. So the same test is made of the ranks of `simulate`.
 import numpy as np
 import pandas as pd
 import xarray as xr
-from arviz_stats.base import array_stats
+from arviz_stats.base.array import array_stats
 
 from ..errors import InputError
 from .ranks import Ranks, pit
