@@ -27,7 +27,7 @@ SIMULATIONS = 200
 DRAWS = 99
 """Thinned draws of a fit among which the truth is ranked."""
 OPTIONS: dict[str, dict[str, Any]] = {
-    "nuts": {"chains": 2, "warmup": 200, "draws_per_chain": 400, "max_tree_depth": 8},
+    "nuts": {"chains": 2, "warmup": 300, "draws_per_chain": 1_000, "max_tree_depth": 8},
     "gibbs": {"chains": 2, "warmup": 200, "draws_per_chain": 100, "thin": 10, "split_merges": 1},
     "blocked_gibbs": {"chains": 2, "warmup": 400, "draws_per_chain": 100, "thin": 20},
     "svi": {"restarts": 2, "max_steps": 4_000, "draws_per_restart": 400},
@@ -161,8 +161,9 @@ def conclusions(rows: list[dict[str, Any]]) -> list[str]:
 
 def _section(case: Case, ranks: calibration.Ranks, numbers: dict[str, Any]) -> dict[str, Any]:
     """What the page shows of one case: table of quantities, worst first, with VSBC's p-values, and the picture."""
-    bias = calibration.vsbc(ranks)[["p"]].rename(columns={"p": "bias, p"})
-    table = calibration.inside(ranks).join(bias).reset_index()
+    table = calibration.inside(ranks)
+    table["bias, p"] = calibration.vsbc(ranks)["p"]
+    table = table.reset_index()
     return {
         "title": f"{case.method}, {case.model}",
         "verdict": numbers["verdict"],

@@ -66,6 +66,6 @@ def p_values(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) 
         first, second = x[:half], y[half:]
         if not (np.isfinite(first).all() and np.isfinite(second).all()):
             return 0.0
-        return float(ks_2samp(first, second, method="asymp")[1])
+        return ks_2samp(first, second, method="asymp").pvalue  # pyright: ignore[reportAttributeAccessIssue]
 
     return {name: one(np.asarray(before[name]), np.asarray(after[name])) for name in before}

@@ -1,14 +1,13 @@
 """Ranks of the truth among draws, over simulations: tables and the picture of how far from uniform they are."""
 
 import dataclasses
-import inspect
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from arviz_base.labels import BaseLabeller
 from matplotlib.figure import Figure
 
 from ..errors import InputError
@@ -127,31 +126,27 @@ def summary(ranks: Ranks, level: float = LEVEL) -> dict[str, Any]:
 
 
 def picture(ranks: Ranks, level: float = LEVEL) -> Figure:
-    """arviz-plots' picture, a small panel a quantity: ECDF of the PIT minus that of a uniform number, and the band.
+    """arviz-plots' panels, one a quantity: ECDF of the PIT minus that of a uniform number, with arviz-stats' band.
 
     The band is that of `level` over all quantities (Bonferroni): a line that leaves it is evidence against the method.
+    The panels are put together here: `plot_ecdf_pit` itself names its options otherwise in arviz-plots 0 and 1, and in
+    1.3 its bands cannot be drawn with numpy 2.
     """
-    import arviz_plots as azp
+    from arviz_plots import PlotCollection, visuals  # pyright: ignore[reportPrivateImportUsage]
+    from arviz_stats.ecdf_utils import ecdf_pit
     from matplotlib import pyplot
 
     shares = pit(ranks)
-    panels = {name: (("chain", "draw"), u[None]) for name, u in zip(ranks.names, shares.T, strict=True)}
-    tree = xr.DataTree.from_dict({"prior_sbc": xr.Dataset(panels)})
+    panels = xr.Dataset({name: (("chain", "draw"), u[None]) for name, u in zip(ranks.names, shares.T, strict=True)})
     probability = 1 - (1 - level) / len(ranks.names)
-    # arviz-plots 1 renamed the probability and made other tests its default: bands are right for independent ranks.
-    renamed = "envelope_prob" in inspect.signature(azp.plot_ecdf_pit).parameters
-    band: dict[str, Any] = {"method": "envelope", "envelope_prob": probability} if renamed else {"ci_prob": probability}
-    rows = -(-len(panels) // 4)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Method 'envelope' will be deprecated", FutureWarning)
-        plot = azp.plot_ecdf_pit(
-            tree,
-            backend="matplotlib",
-            visuals={"xlabel": False, "title": {"size": 9}},
-            stats={"ecdf_pit": {"n_simulations": 4_000}},
-            figure_kwargs={"figsize": (11, 1.9 * rows + 0.4), "layout": "constrained", "sharey": True},
-            **band,
-        )
+    x, _, low, high = ecdf_pit(np.linspace(0, 1, len(shares)), probability, n_simulations=4_000)
+    lines = panels.azstats.ecdf(dim=["chain", "draw"], pit=True)
+    size = {"figsize": (11, 1.9 * -(-len(ranks.names) // 4) + 0.4), "layout": "constrained", "sharey": True}
+    plot = PlotCollection.wrap(panels, backend="matplotlib", cols=["__variable__"], col_wrap=4, figure_kwargs=size)
+    band = {"x": x, "y_bottom": low - x, "y_top": high - x, "color": "black", "alpha": 0.12}
+    plot.map(visuals.fill_between_y, "band", data=lines, **band)
+    plot.map(visuals.ecdf_line, "ecdf", data=lines)
+    plot.map(visuals.labelled_title, "title", subset_info=True, labeller=BaseLabeller(), size=9)
     figure = plot.viz["figure"].item()
     # pyplot need not remember it: pages are made of many.
     pyplot.close(figure)
