@@ -749,7 +749,15 @@ def verdict(name, which=-1, batches=1):
     return calibration.joint_test(sample, random.PRNGKey(5))
 
 
-@pytest.mark.parametrize("name", CHECKS)
+SLOW = {"No-U-Turn transition"}
+"""Checks that take ten seconds to compile."""
+
+
+def of_check(name):
+    return pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+
+
+@pytest.mark.parametrize("name", [of_check(name) for name in CHECKS])
 def test_a_kernel_leaves_the_joint_distribution_alone(name):
     found = verdict(name)
     assert found.passed, found
@@ -762,7 +770,7 @@ BUGS = [(name, i) for name, check in CHECKS.items() for i in range(len(check.bug
 
 def of_bug(name, i):
     bug = CHECKS[name].bugs[i][2].__name__
-    marks = [pytest.mark.slow] if bug in SUBTLE else []
+    marks = [pytest.mark.slow] if bug in SUBTLE or name in SLOW else []
     return pytest.param(name, i, 16 if bug in SUBTLE else 1, marks=marks, id=f"{name}: {bug}")
 
 
