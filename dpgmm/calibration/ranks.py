@@ -1,0 +1,162 @@
+"""Ranks of the truth among draws, over simulations: tables and the picture of how far from uniform they are."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from arviz_base.labels import BaseLabeller
+from matplotlib.figure import Figure
+
+from ..errors import InputError
+from .uniformity import excursion, uniformity_p_value
+
+LEVEL = 0.95
+"""Probability of a band that all quantities of a calibrated method stay within."""
+COVERAGE = 0.9
+"""Probability of the central intervals whose coverage is shown."""
+FEWEST = 19
+"""Draws of which a central 90 % interval can be taken."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ranks:
+    """Ranks of the truth: how many of `draws` draws of a fit lie below it, over simulated data sets.
+
+    rank: ``(simulation, quantity)``, 0 to `draws`, ties broken at random: uniform over its ``draws + 1`` values for a
+    calibrated method. names: of the quantities. invariant: ``(quantity,)``, False for the log joint density of a model whose
+    labels are not exchangeable. k_hat: ``(simulation,)`` of the fits by `svi`, else None. point_estimate: whether draws are
+    modes rather than a posterior.
+    """
+
+    method: str
+    model: str
+    names: tuple[str, ...]
+    rank: np.ndarray
+    draws: int
+    invariant: np.ndarray
+    k_hat: np.ndarray | None = None
+    point_estimate: bool = False
+
+
+def collect(first: Ranks, more: Iterable[Ranks]) -> Ranks:
+    """Ranks of several runs of the same method, model and number of draws as one. Raises `InputError` for others."""
+    every = [first, *more]
+    for other in every[1:]:
+        if (other.method, other.model, other.names, other.draws) != (
+            first.method,
+            first.model,
+            first.names,
+            first.draws,
+        ):
+            raise InputError(
+                f"ranks of {other.method} on {other.model} do not go with those of {first.method} on {first.model};"
+                " give runs of one method, model and number of draws"
+            )
+    k_hats = [r.k_hat for r in every if r.k_hat is not None]
+    return dataclasses.replace(
+        first,
+        rank=np.concatenate([r.rank for r in every]),
+        k_hat=np.concatenate(k_hats) if len(k_hats) == len(every) else None,
+    )
+
+
+def pit(ranks: Ranks) -> np.ndarray:
+    """``u = (rank + jitter) / (draws + 1)``, ``(simulation, quantity)``: uniform on (0, 1) for a calibrated method.
+
+    The jitter, uniform on (0, 1), makes a continuous number of a rank; it is the same at every call.
+    """
+    jitter = np.random.default_rng(0).uniform(size=ranks.rank.shape)
+    return (ranks.rank + jitter) / (ranks.draws + 1)
+
+
+def inside(ranks: Ranks, level: float = LEVEL) -> pd.DataFrame:
+    """Which quantities stay within their simultaneous bands: a table with index quantity, worst first.
+
+    `p`: probability of a worse excursion of the ranks' distribution function under calibration, exact
+    (`uniformity_p_value`). `inside`: p above ``1 - level``, that is within the band of this quantity alone, which one in
+    twenty calibrated quantities leaves. `p, all`: p adjusted for the number of quantities by Holm (1979), valid however they
+    depend on each other; `inside, all` says that it exceeds ``1 - level``, and this is what a verdict should go by.
+    `coverage`: share of truths within the central 90 % interval of the draws, NaN for fewer than `FEWEST` draws.
+    `truth above`: mean of the PIT. Raises `InputError` for a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level = {level}: it must be a number between 0 and 1")
+    shares = pit(ranks)
+    p = np.array([uniformity_p_value(excursion(u), len(u)) for u in shares.T])
+    adjusted = _holm(p)
+    covered = (np.abs(shares - 0.5) < COVERAGE / 2).mean(axis=0)
+    table = pd.DataFrame(
+        {
+            "invariant": ranks.invariant,
+            "inside": p > 1 - level,
+            "p": p,
+            "inside, all": adjusted > 1 - level,
+            "p, all": adjusted,
+            "coverage": covered if ranks.draws >= FEWEST else np.nan,
+            "truth above": shares.mean(axis=0),
+        },
+        index=pd.Index(ranks.names, name="quantity"),
+    )
+    return table.sort_values("p", kind="stable")
+
+
+def summary(ranks: Ranks, level: float = LEVEL) -> dict[str, Any]:
+    """One row for a table of methods, by the invariant quantities alone; p is adjusted for their number."""
+    keep = np.flatnonzero(ranks.invariant)
+    table = inside(
+        dataclasses.replace(
+            ranks, rank=ranks.rank[:, keep], names=tuple(ranks.names[i] for i in keep), invariant=ranks.invariant[keep]
+        ),
+        level,
+    )
+    return {
+        "method": ranks.method,
+        "model": ranks.model,
+        "simulations": len(ranks.rank),
+        "draws": ranks.draws,
+        "quantities": len(table),
+        "inside": int(table["inside, all"].to_numpy().sum()),
+        "worst quantity": str(table.index[0]),
+        "p": float(table["p, all"].to_numpy()[0]),
+        "coverage": float(table["coverage"].to_numpy().min()),
+    }
+
+
+def picture(ranks: Ranks, level: float = LEVEL) -> Figure:
+    """arviz-plots' panels, one a quantity: ECDF of the PIT minus that of a uniform number, with arviz-stats' band.
+
+    The band is that of `level` over all quantities (Bonferroni): a line that leaves it is evidence against the method.
+    The panels are put together here: `plot_ecdf_pit` itself names its options otherwise in arviz-plots 0 and 1, and in
+    1.3 its bands cannot be drawn with numpy 2.
+    """
+    from arviz_plots import PlotCollection, visuals  # pyright: ignore[reportPrivateImportUsage]
+    from arviz_stats.ecdf_utils import ecdf_pit
+    from matplotlib import pyplot
+
+    shares = pit(ranks)
+    panels = xr.Dataset({name: (("chain", "draw"), u[None]) for name, u in zip(ranks.names, shares.T, strict=True)})
+    probability = 1 - (1 - level) / len(ranks.names)
+    x, _, low, high = ecdf_pit(np.linspace(0, 1, len(shares)), probability, n_simulations=4_000)
+    lines = panels.azstats.ecdf(dim=["chain", "draw"], pit=True)
+    size = {"figsize": (11, 1.9 * -(-len(ranks.names) // 4) + 0.4), "layout": "constrained", "sharey": True}
+    plot = PlotCollection.wrap(panels, backend="matplotlib", cols=["__variable__"], col_wrap=4, figure_kwargs=size)
+    band = {"x": x, "y_bottom": low - x, "y_top": high - x, "color": "black", "alpha": 0.12}
+    plot.map(visuals.fill_between_y, "band", data=lines, **band)
+    plot.map(visuals.ecdf_line, "ecdf", data=lines)
+    plot.map(visuals.labelled_title, "title", subset_info=True, labeller=BaseLabeller(), size=9)
+    figure = plot.viz["figure"].item()
+    # pyplot need not remember it: pages are made of many.
+    pyplot.close(figure)
+    return figure
+
+
+def _holm(p: np.ndarray) -> np.ndarray:
+    """p-values adjusted for their number: the i-th smallest times ``n - i``, i from 0, never falling."""
+    order = np.argsort(p, kind="stable")
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(steps, 1.0)
+    return adjusted
