@@ -15,6 +15,7 @@ import xarray as xr
 from jax import Array
 from scipy.optimize import linear_sum_assignment
 
+from . import gaussian
 from .draws import expanded, spread
 
 VISIBLE = 1e-3
@@ -66,10 +67,10 @@ def affinities(weights: Array, means: Array, covariances: Array, others: tuple[A
     """
 
     def pair(w, m, c, w_, m_, c_):
-        middle = jnp.linalg.cholesky(0.5 * (c + c_))
-        z = jax.scipy.linalg.solve_triangular(middle, m - m_, lower=True)
+        middle = gaussian.cholesky(0.5 * (c + c_))
+        z = gaussian.inverse(middle) @ (m - m_)
         log_det = lambda lower: jnp.sum(jnp.log(jnp.diagonal(lower)))
-        half = 0.5 * (log_det(jnp.linalg.cholesky(c)) + log_det(jnp.linalg.cholesky(c_)))
+        half = 0.5 * (log_det(gaussian.cholesky(c)) + log_det(gaussian.cholesky(c_)))
         return jnp.sqrt(w * w_) * jnp.exp(half - log_det(middle) - z @ z / 8)
 
     against_one = jax.vmap(pair, in_axes=(None, None, None, 0, 0, 0))

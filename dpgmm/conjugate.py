@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 from jax import Array, random
-from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.scipy.special import gammaln, multigammaln
 
 from . import gaussian
@@ -33,7 +32,7 @@ def log_evidence(counts: Array, sums: Array, squares: Array, base: BaseMeasure) 
     """
     _, size, repeats = shape_of(base)
     df, kappa = base.df + repeats * counts.sum(-1), base.kappa + counts
-    tril = jnp.linalg.cholesky(
+    tril = gaussian.cholesky(
         base.scale_tril @ _transposed(base.scale_tril) + scatter(counts, sums, squares, base).sum(-4)
     )
     of_blocks = (
@@ -108,7 +107,7 @@ def update(counts: Array, sums: Array, squares: Array, base: BaseMeasure, tied: 
     kappa, added, df = base.kappa + counts, scatter(counts, sums, squares, base), base.df + repeats * counts
     if tied:
         added, df = added.sum(0, keepdims=True), base.df + repeats * counts.sum(keepdims=True)
-    tril = jnp.linalg.cholesky(base.scale_tril @ _transposed(base.scale_tril) + added)
+    tril = gaussian.cholesky(base.scale_tril @ _transposed(base.scale_tril) + added)
     return BaseMeasure(base.mean + sums / kappa[..., None], kappa, df, tril)
 
 
@@ -145,10 +144,10 @@ def sample_base(key: Array, means: Array, scale_trils: Array, held: Array, kappa
     )
     whiteners = jnp.where(held[:, None, None], gaussian.inverse(factors), 0.0)
     precisions = jnp.einsum("kfd,kfe->kde", whiteners, whiteners)
-    tril = jnp.linalg.cholesky(precisions.sum(0))
-    centre = cho_solve((tril, True), jnp.einsum("kde,ke->d", precisions, means))
-    noise = solve_triangular(tril.T, random.normal(key_mean, (dim,), means.dtype), lower=False)
-    mean = centre + noise / jnp.sqrt(kappa)
+    tril = gaussian.cholesky(precisions.sum(0))
+    whitener = gaussian.inverse(tril)
+    centre = whitener @ jnp.einsum("kde,ke->d", precisions, means)
+    mean = whitener.T @ (centre + random.normal(key_mean, (dim,), means.dtype) / jnp.sqrt(kappa))
     distance = jnp.sum(jnp.einsum("kde,ke->kd", whiteners, means - mean) ** 2)
     rate = prior.rate + 0.5 * distance
     return mean, random.gamma(key_kappa, prior.shape + 0.5 * dim * held.sum(), dtype=means.dtype) / rate

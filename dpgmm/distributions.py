@@ -79,7 +79,7 @@ class InverseWishartCholesky(dist.Distribution):
         scales = jnp.sqrt(2 * random.gamma(key_gamma, halves, (*shape, dim)))
         bartlett = lower + scales[..., None] * jnp.eye(dim)
         half = gaussian.inverse(bartlett) @ jnp.swapaxes(self.scale_tril, -1, -2)
-        return jnp.linalg.cholesky(jnp.swapaxes(half, -1, -2) @ half)
+        return gaussian.cholesky(jnp.swapaxes(half, -1, -2) @ half)
 
     def log_prob(self, value):
         """`gaussian.log_inverse_wishart`: a density of the Cholesky factor."""

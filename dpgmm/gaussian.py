@@ -9,12 +9,14 @@ the variance.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import multigammaln
 
 LOG_2PI = 1.8378770664093453
+UNROLLED = 6
+"""Dimensions up to which loops over rows are written out."""
 
 
 class BaseMeasure(NamedTuple):
@@ -54,7 +56,7 @@ def log_determinant(scale_tril: Array, mean: Array | None = None) -> Array:
 def factor(covariances: Array, mean: Array) -> Array:
     """Cholesky factors of covariances ``(..., D, D)``, of variances ``(..., D)``, or of one for all dimensions ``(...)``."""
     if covariances.ndim > mean.ndim:
-        return jnp.linalg.cholesky(covariances)
+        return cholesky(covariances)
     return jnp.sqrt(covariances if covariances.ndim == mean.ndim else covariances[..., None])
 
 
@@ -66,11 +68,53 @@ def colour(scale_tril: Array, mean: Array, noise: Array) -> Array:
 
 
 def inverse(scale_tril: Array) -> Array:
-    """Inverse of lower triangular factors, ``(..., D, D)``. One division for D = 1, where a solver is mostly overhead."""
-    if scale_tril.shape[-1] == 1:
-        return 1 / scale_tril
-    identity = jnp.broadcast_to(jnp.eye(scale_tril.shape[-1], dtype=scale_tril.dtype), scale_tril.shape)
-    return solve_triangular(scale_tril, identity, lower=True)
+    """Inverse of lower triangular factors, ``(..., D, D)``, by forward substitution; what stands above is not looked at.
+
+    Not LAPACK's: on a CPU, jaxlib's batched LAPACK calls wait for threads of the pool that they run on, and where two of
+    them meet the program stops for good (as jax issue 39257 has it for products). The same holds for `cholesky`.
+    """
+    return 1 / scale_tril if scale_tril.shape[-1] == 1 else _inverse(scale_tril)
+
+
+@jax.custom_jvp
+def _inverse(lower: Array) -> Array:
+    identity = jnp.eye(lower.shape[-1], dtype=lower.dtype)
+
+    def row(i, x):
+        here = lower[..., i, :]
+        rest = jnp.sum(here[..., :, None] * x, axis=-2)
+        return x.at[..., i, :].set((identity[i] - rest) / here[..., i, None])
+
+    return _loop(row, jnp.zeros_like(lower))
+
+
+@_inverse.defjvp
+def _inverse_jvp(primals, tangents):
+    """``d L^{-1} = -L^{-1} dL L^{-1}``."""
+    x = _inverse(*primals)
+    return x, -x @ jnp.tril(tangents[0]) @ x
+
+
+def cholesky(matrices: Array) -> Array:
+    """Lower Cholesky factors of positive definite matrices, ``(..., D, D)``, column by column; NaN for others."""
+    rows = jnp.arange(matrices.shape[-1])
+
+    def column(j, carry):
+        rest, lower = carry
+        below = jnp.where(rows >= j, rest[..., j] / jnp.sqrt(rest[..., j, j, None]), 0.0)
+        return rest - below[..., :, None] * below[..., None, :], lower.at[..., j].set(below)
+
+    return _loop(column, (matrices, jnp.zeros_like(matrices)))[1]
+
+
+def _loop(step, start):
+    """A loop over the D rows or columns, unrolled where they are few."""
+    dim = jax.tree.leaves(start)[0].shape[-1]
+    if dim > UNROLLED:
+        return jax.lax.fori_loop(0, dim, step, start)
+    for i in range(dim):
+        start = step(i, start)
+    return start
 
 
 def log_density(points: Array, mean: Array, scale_tril: Array) -> Array:

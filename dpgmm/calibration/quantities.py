@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import entr
 
-from .. import mixture
+from .. import gaussian, mixture
 
 
 class Draw(NamedTuple):
@@ -34,7 +34,7 @@ class Draw(NamedTuple):
 
     def log_components(self, points: Array) -> Array:
         """``log w_k N(x_n | mu_k, Sigma_k)``, ``(N, K)``."""
-        return mixture.log_joint_density(self.log_weights, self.means, jnp.linalg.cholesky(self.covariances), points)
+        return mixture.log_joint_density(self.log_weights, self.means, gaussian.cholesky(self.covariances), points)
 
     def log_density(self, points: Array) -> Array:
         """``log sum_k w_k N(x_n | mu_k, Sigma_k)``, ``(N,)``."""
