@@ -14,6 +14,8 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -26,7 +28,6 @@ from rich.table import Table
 
 from dpgmm import Dataset, Posterior, datasets, diagnostics, exact, fit, load_model, method_plots, report, yardsticks
 from dpgmm.draws import answer
-from dpgmm.errors import InputError
 from dpgmm.yardsticks import Clock, held_out, interval
 
 
@@ -118,13 +119,6 @@ CLOSE = 0.01
 """Nats a held-out point by which a method may miss the reference and count as having arrived."""
 
 
-def split(data: Dataset, repeat: int) -> tuple[Dataset, np.ndarray]:
-    """Points to fit and points held out, at random, another tenth for every repeat."""
-    order = np.random.default_rng(repeat).permutation(data.size)
-    out = round(HELD_OUT * data.size)
-    return Dataset(data.points[np.sort(order[out:])], name=data.name), data.points[np.sort(order[:out])]
-
-
 class Fit(NamedTuple):
     """One contender on one split: seconds and held-out density at every budget, and the answer at the largest."""
 
@@ -134,27 +128,31 @@ class Fit(NamedTuple):
     draws: xr.DataTree
 
 
-def fitted(posterior: Posterior, who: Contender, plan: Plan, options, points, seed: int, next_fit: Callable) -> Fit:
+def fitted(
+    posterior: Posterior,
+    who: Contender,
+    shares: tuple[float, ...],
+    options: dict[str, Any],
+    points: np.ndarray,
+    seed: int,
+    begin: Callable[[], Callable[[float], None]],
+) -> Fit:
     """Fit by every budget (optimisers), or once, with a look at the draws so far (samplers: warm-up counts in time)."""
     options = options | who.options
+    fit_with = partial(fit, posterior, who.method, seed=seed, compression=False)
+    predictive = lambda tree: diagnostics.predictive_density(tree, points)[0]
     if who.method in STEPS:
-        steps, trees = STEPS[who.method], []
-        for share in plan.shares:
-            own = options | {steps: max(1, round(share * options[steps]))}
-            trees.append(fit(posterior, who.method, seed=seed, compression=False, progress=Clock(next_fit()), **own))
-        density = [held_out(diagnostics.predictive_density(answer(t), points)[0]) for t in trees]
+        steps = STEPS[who.method]
+        budgets = [max(1, round(share * options[steps])) for share in shares]
+        trees = [fit_with(progress=Clock(begin()), **options | {steps: budget}) for budget in budgets]
         seconds, cold = ([float(t.attrs[f"{what}_seconds"]) for t in trees] for what in ("run", "compile"))
-        return Fit(seconds, density, max(cold), answer(trees[-1]))
-    clock = Clock(next_fit())
-    tree = fit(posterior, who.method, seed=seed, compression=False, progress=clock, **options)
-    log_density, length, warm = diagnostics.predictive_density(tree, points)[0], *_lengths(options)
-    kept = [max(1, round(share * length)) for share in plan.shares]
+        return Fit(seconds, [held_out(predictive(answer(t))) for t in trees], max(cold), answer(trees[-1]))
+    clock = Clock(begin())
+    tree = fit_with(progress=clock, **options)
+    density, length, warm = predictive(tree), options["draws_per_chain"], options["warmup"]
+    kept = [max(1, round(share * length)) for share in shares]
     seconds = [clock.seconds((warm + n) / (warm + length), float(tree.attrs["run_seconds"])) for n in kept]
-    return Fit(seconds, [held_out(log_density[:, :n]) for n in kept], float(tree.attrs["compile_seconds"]), tree)
-
-
-def _lengths(options: dict[str, Any]) -> tuple[int, int]:
-    return options["draws_per_chain"], options["warmup"]
+    return Fit(seconds, [held_out(density[:, :n]) for n in kept], float(tree.attrs["compile_seconds"]), tree)
 
 
 def run(out: Path, quick: bool = False, calibration: Path | None = None) -> dict[str, Any]:
@@ -162,7 +160,7 @@ def run(out: Path, quick: bool = False, calibration: Path | None = None) -> dict
     console, plan = Console(), QUICK if quick else FULL
     if not console.is_terminal:
         console.width = 170  # A pipe has no width to fit.
-    rows = _calibration(out, calibration)
+    rows = yardsticks.calibration_rows(calibration or out / "calibration.json", calibration is not None)
     with _bar(console, plan) as next_fit:
         data = {name: measured(name, problem, plan, next_fit) for name, problem in plan.problems.items()}
         eight = {model: enumerated(model, names, plan, next_fit) for model, names in plan.exact.items()}
@@ -175,13 +173,13 @@ def run(out: Path, quick: bool = False, calibration: Path | None = None) -> dict
     tables = {name: (_cost(of_data), _belief(of_data)) for name, of_data in data.items()}
     text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / "inference_methods.json.partial"
-    partial.write_text(text)
+    unfinished = out / "inference_methods.json.partial"
+    unfinished.write_text(text)
     pictures = {f.__name__: report.png(f(numbers, of)) for f in method_plots.PICTURES}
     page = {"tables": tables, "exact": _exact(eight), "pictures": pictures, "numbers": numbers}
     path = out / "inference_methods.html"
     report.render("inference_methods.html.j2", path, conclusions=conclusions(numbers), **page)
-    partial.replace(out / "inference_methods.json")
+    unfinished.replace(out / "inference_methods.json")
     for name, (cost, belief) in tables.items():
         _print(console, f"{name}: what it costs", cost)
         _print(console, f"{name}: what may be believed", belief)
@@ -199,59 +197,53 @@ def measured(name: str, problem: Problem, plan: Plan, next_fit: Callable) -> dic
     found: dict[str, list[dict[str, Any]]] = {who: [] for who in CONTENDERS}
     references = []
     for repeat in range(plan.repeats):
-        train, points = split(data, repeat)
-        posterior = prior.on(train)
-        told = lambda who: lambda: next_fit(f"{name}, split {repeat + 1}: {who}")
+        train, points = yardsticks.split(data, HELD_OUT, repeat)
+        posterior, told = prior.on(train), partial(next_fit, f"{name}, split {repeat + 1}")
         options = {"keep_allocations": False} | plan.reference
         # Of another seed than the contender of the same kind: they share no random numbers.
-        tree = fit(posterior, "blocked_gibbs", seed=1_000 + repeat, progress=Clock(told("reference")()), **options)
-        of_chains, wanted = yardsticks.similarity(tree), yardsticks.spreads(tree)
-        reference = held_out(diagnostics.predictive_density(tree, points)[0])
+        tree = fit(posterior, "blocked_gibbs", seed=1_000 + repeat, progress=Clock(told("long Gibbs")), **options)
+        of_chains, sds = yardsticks.similarity(tree), yardsticks.spreads(tree)
+        density = held_out(diagnostics.predictive_density(tree, points)[0])
         # Two chains of error e: their difference has error sqrt(2) e, their mean e / sqrt(2), half of that.
         error = float(np.abs(of_chains[0] - of_chains[1]).mean() / 2)
-        references.append({"held out": reference, "similarity error": error, "seconds": tree.attrs["run_seconds"]})
-        turns = list(CONTENDERS)[repeat % len(CONTENDERS) :] + list(CONTENDERS)[: repeat % len(CONTENDERS)]
-        for who in turns:
-            one = fitted(
-                posterior, CONTENDERS[who], plan, problem.effort[CONTENDERS[who].method], points, repeat, told(who)
-            )
+        references.append({"held out": density, "similarity error": error, "seconds": tree.attrs["run_seconds"]})
+        names = list(CONTENDERS)
+        for who in names[repeat % len(names) :] + names[: repeat % len(names)]:
+            own, begin = problem.effort[CONTENDERS[who].method], partial(told, who)
+            one = fitted(posterior, CONTENDERS[who], plan.shares, own, points, repeat, begin)
             distance = np.abs(yardsticks.similarity(one.draws).mean(axis=0) - of_chains.mean(axis=0)).mean()
-            numbers = {
-                "fit": one._replace(draws=xr.DataTree()),
-                "reference": reference,
-                "k-hat": yardsticks.k_hat(one.draws),
-            }
-            ratios = {q: sd / wanted[q] for q, sd in yardsticks.spreads(one.draws).items()}
-            found[who].append(numbers | {"ratios": ratios, "similarity": float(distance)})
-    over = lambda what: interval([r[what] for r in references])
+            found[who].append(
+                {
+                    "seconds": one.seconds,
+                    "held out": one.density,
+                    "above reference": [d - density for d in one.density],
+                    "compile seconds": one.compile_seconds,
+                    "sd ratios": {q: sd / sds[q] for q, sd in yardsticks.spreads(one.draws).items()},
+                    "similarity": float(distance),
+                    "k-hat": yardsticks.k_hat(one.draws),
+                }
+            )
     return {
         "points": data.size,
-        "reference": {
-            "held out": over("held out"),
-            "similarity error": over("similarity error"),
-            "seconds": over("seconds"),
-        },
-        "methods": {who: _over_repeats(CONTENDERS[who].method, rows) for who, rows in found.items()},
+        "reference": {what: interval([r[what] for r in references]) for what in references[0]},
+        "methods": {who: _over_repeats(CONTENDERS[who], rows) for who, rows in found.items()},
     }
 
 
-def _over_repeats(method: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Intervals over repeats of one contender; differences are taken split by split."""
-    fits = [r["fit"] for r in rows]
-    each = range(len(fits[0].seconds))
-    ratios = {q: interval([r["ratios"][q] for r in rows]) for q in rows[0]["ratios"]}
-    k_hats = [r["k-hat"] for r in rows]
+def _over_repeats(who: Contender, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians and intervals over repeats of one contender."""
+    columns = {what: [r[what] for r in rows] for what in rows[0]}
+    by_budget = lambda what: [interval(values) for values in zip(*columns[what], strict=True)]
+    ratios = {q: interval([r[q] for r in columns["sd ratios"]]) for q in columns["sd ratios"][0]}
     return {
-        "seconds": [median(f.seconds[b] for f in fits) for b in each],
-        "held out": [interval([f.density[b] for f in fits]) for b in each],
-        "above reference": [
-            interval([f.density[b] - r["reference"] for f, r in zip(fits, rows, strict=True)]) for b in each
-        ],
-        "compile seconds": max(f.compile_seconds for f in fits),
+        "seconds": [median(values) for values in zip(*columns["seconds"], strict=True)],
+        "held out": by_budget("held out"),
+        "above reference": by_budget("above reference"),
+        "compile seconds": max(columns["compile seconds"]),
         "sd ratios": ratios,
-        "similarity": interval([r["similarity"] for r in rows]),
-        "k-hat": None if None in k_hats else interval(k_hats),
-        "mark": yardsticks.mark(method, ratios),
+        "similarity": interval(columns["similarity"]),
+        "k-hat": None if None in columns["k-hat"] else interval(columns["k-hat"]),
+        "mark": yardsticks.mark(who.method, ratios),
     }
 
 
@@ -259,28 +251,21 @@ def enumerated(model: str, names: tuple[str, ...], plan: Plan, next_fit: Callabl
     """Distances to the exact answer for eight galaxies: total variation of the number of clusters, similarity."""
     eight = Dataset(datasets.galaxies().points[list(EIGHT)], name="eight galaxies")
     posterior = load_model(model)(eight, truncation=TRUNCATED)
-    truncated = exact.allocations(posterior).partitions
+    truncated, pairs = exact.allocations(posterior).partitions, np.triu_indices(eight.size, 1)
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
-    for seed in range(plan.repeats):
-        for name in names:
-            method, own = CONTENDERS[name]
-            progress = Clock(next_fit(f"eight galaxies, {model}, repeat {seed + 1}: {name}"))
-            keep = {"keep_allocations": True} if method == "gibbs" else {}
-            options = plan.exact_effort[method] | own | keep
-            tree = answer(fit(posterior, method, seed=seed, compression=False, progress=progress, **options))
-            truth = exact.partitions(posterior) if method == "gibbs" else truncated
-            clusters, together = yardsticks.of_partition(tree)
-            pairs = np.triu_indices(eight.size, 1)
-            found[name].append(
-                (
-                    float(0.5 * np.abs(clusters - truth.num_clusters).sum()),
-                    float(np.abs(together - truth.similarity)[pairs].mean()),
-                    float(tree.attrs["run_seconds"]),
-                )
-            )
+    for seed, name in product(range(plan.repeats), names):
+        method, own = CONTENDERS[name]
+        clock = Clock(next_fit(f"eight galaxies, {model}, repeat {seed + 1}", name))
+        tree = fit(posterior, method, seed=seed, compression=False, progress=clock, **plan.exact_effort[method] | own)
+        truth = exact.partitions(posterior) if method == "gibbs" else truncated
+        clusters, together = yardsticks.of_partition(answer(tree))
+        variation = 0.5 * np.abs(clusters - truth.num_clusters).sum()
+        distance = np.abs(together - truth.similarity)[pairs].mean()
+        found[name].append((float(variation), float(distance), float(tree.attrs["run_seconds"])))
+    columns = {name: list(zip(*rows, strict=True)) for name, rows in found.items()}
     return {
-        name: {"total variation": interval(tv), "similarity": interval(pairs), "seconds": median(seconds)}
-        for name, (tv, pairs, seconds) in ((name, zip(*rows, strict=True)) for name, rows in found.items())
+        name: {"total variation": interval(variation), "similarity": interval(distance), "seconds": median(seconds)}
+        for name, (variation, distance, seconds) in columns.items()
     }
 
 
@@ -288,24 +273,17 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
     """What the numbers say, a sentence or two each."""
     sentences = []
     for name, of_data in numbers["data"].items():
-        methods, reference = of_data["methods"], of_data["reference"]
-        sentences += [f"{name}: {_arrivals(methods)}", f"{name}: {_losers(methods)}"]
-        error = reference["similarity error"].value
-        nearest, farthest = (pick(methods, key=lambda who: methods[who]["similarity"].value) for pick in (min, max))
-        sentences.append(
+        methods, error = of_data["methods"], of_data["reference"]["similarity error"].value
+        distance = lambda who, methods=methods: methods[who]["similarity"]
+        nearest, farthest = min(methods, key=distance), max(methods, key=distance)
+        sentences += [
+            f"{name}: {_arrivals(methods)}",
+            f"{name}: {_losers(methods)}",
             f"{name}: the similarity matrix of {nearest} is nearest to the long run's (mean absolute difference "
-            f"{methods[nearest]['similarity']}), that of {farthest} farthest ({methods[farthest]['similarity']}); "
-            f"the long run's own error is about {error:.2g}."
-        )
-        marked = [f"{who}, {m['mark']}" for who, m in methods.items() if not m["mark"].startswith("no fault")]
-        sentences.append(f"{name}, marks: {'; '.join(marked)}." if marked else f"{name}: no method bears a mark.")
-        tails = [f"{who} {m['k-hat']}" for who, m in methods.items() if m["k-hat"]]
-        if tails:
-            bad = all(m["k-hat"].value > K_HAT for m in methods.values() if m["k-hat"])
-            sentences.append(
-                f"{name}: k-hat of {', '.join(tails)}"
-                + (f": above {K_HAT}, no weighting turns these draws into the posterior." if bad else ".")
-            )
+            f"{distance(nearest)}), that of {farthest} farthest ({distance(farthest)}); the long run's own error is about "
+            f"{error:.2g}.",
+            f"{name}: {_marks(methods)}",
+        ]
     for model, of_model in numbers["exact"].items():
         listed = sorted(of_model.items(), key=lambda item: item[1]["total variation"].value)
         sentences.append(
@@ -322,15 +300,13 @@ def _arrivals(methods: dict[str, Any]) -> str:
     for who, m in methods.items():
         times = [s for s, d in zip(m["seconds"], m["above reference"], strict=True) if d.value > -CLOSE]
         first |= {who: min(times)} if times else {}
-    words = f"within {CLOSE:g} nats a held-out point of long Gibbs"
+    words = f"within {CLOSE:g} nats a held-out point of long Gibbs, on average over splits,"
     if not first:
-        return f"no method comes {words}."
+        return f"no method comes {words[:-1]}."
     quickest = sorted(first, key=lambda who: first[who])
     listed = ", ".join(f"{who} after {first[who]:.2g} s" for who in quickest)
     others = [who for who in methods if who not in first]
-    return f"{words} at the smallest budget that we looked at: {listed}" + (
-        f"; never {', '.join(others)}." if others else "."
-    )
+    return f"{words} at the earliest look: {listed}" + (f"; never {', '.join(others)}." if others else ".")
 
 
 def _losers(methods: dict[str, Any]) -> str:
@@ -342,6 +318,15 @@ def _losers(methods: dict[str, Any]) -> str:
         return "at the largest budget no method's held-out density can be told from that of long Gibbs."
     parts = [f"worse {', '.join(worse)}"] * bool(worse) + [f"better {', '.join(better)}"] * bool(better)
     return f"at the largest budget, against long Gibbs on the same split, nats a point: {'; '.join(parts)}."
+
+
+def _marks(methods: dict[str, Any]) -> str:
+    """What every method is not, and where it was not found out; k-hat of guides."""
+    marks = [f"{who}: {m['mark']}" for who, m in methods.items()]
+    tails = {who: m["k-hat"] for who, m in methods.items() if m["k-hat"]}
+    above = [f"{who} {k}" for who, k in tails.items() if k.low > K_HAT]
+    beyond = f" k-hat above {K_HAT}, so that no weighting turns draws into the posterior: {', '.join(above)}."
+    return f"{'; '.join(marks)}." + beyond * bool(above)
 
 
 def _cost(of_data: dict[str, Any]) -> list[dict[str, Any]]:
@@ -403,29 +388,18 @@ def _print(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
-def _calibration(out: Path, path: Path | None) -> list[dict[str, Any]] | None:
-    """Rows of a calibration.json, of the one beside where no path is given and there is one."""
-    if path is None and not (path := out / "calibration.json").is_file():
-        return None
-    try:
-        rows = json.loads(Path(path).read_text())
-        return [{k: r[k] for k in ("method", "model", "inside", "quantities", "simulations")} for r in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not what dpgmm study calibration writes ({error!r}); run it again") from error
-
-
 @contextmanager
 def _bar(console: Console, plan: Plan) -> Iterator[Callable]:
-    """A bar over all fits: ``next_fit(title)`` begins one and gives the function that is told the share done of it."""
+    """A bar over all fits: ``next_fit(where, who)`` begins one; it gives the function that is told the share done."""
     of_split = 1 + sum(len(plan.shares) if who.method in STEPS else 1 for who in CONTENDERS.values())
     fits = plan.repeats * (len(plan.problems) * of_split + sum(map(len, plan.exact.values())))
     columns = BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, transient=True) as bar:
         task, begun = bar.add_task("", total=fits), iter(range(fits))
 
-        def next_fit(title: str) -> Callable[[float], None]:
+        def next_fit(where: str, who: str) -> Callable[[float], None]:
             before = next(begun)
-            bar.update(task, completed=before, description=title)
+            bar.update(task, completed=before, description=f"{where}: {who}")
             return lambda share: bar.update(task, completed=before + share)
 
         yield next_fit

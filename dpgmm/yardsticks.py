@@ -1,7 +1,9 @@
 """Yardsticks: how far a method's draws are from a reference answer, in numbers that know no labels, and their intervals."""
 
+import json
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -12,6 +14,8 @@ from scipy.special import logsumexp
 from scipy.stats import t as student
 
 from . import allocations, panel
+from .data import Dataset
+from .errors import InputError
 
 NARROW, WIDE = 0.9, 1.1
 """Bounds of the ratio of standard deviations: an interval wholly beyond one of them is a mark."""
@@ -53,6 +57,7 @@ class Clock:
         self.tell, self.done, self.times = tell, [0.0], [0.0]
 
     def __call__(self, done: int, total: int, note: str) -> None:
+        """Note the time."""
         self.done.append(done / total)
         self.times.append(perf_counter())
         self.tell(done / total)
@@ -61,6 +66,13 @@ class Clock:
         """Running time after which this share of the work was done, interpolated; the last report came at the end."""
         ends = np.maximum(run_seconds - (self.times[-1] - np.array(self.times[1:])), 0.0)
         return float(np.interp(share, self.done, [0.0, *ends]))
+
+
+def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, np.ndarray]:
+    """Points to fit, and a random share of the points ``(G, D)`` that is held out, at least one; both in their order."""
+    order = np.random.default_rng(seed).permutation(data.size)
+    out = max(1, round(share * data.size))
+    return Dataset(data.points[np.sort(order[out:])], name=data.name), data.points[np.sort(order[:out])]
 
 
 def similarity(draws: xr.DataTree) -> np.ndarray:
@@ -126,17 +138,24 @@ def spreads(draws: xr.DataTree) -> dict[str, float]:
 
 
 def k_hat(draws: xr.DataTree) -> float | None:
-    """Pareto k-hat of the importance weights of a guide's draws, or None (PSIS, Vehtari et al. 2024)."""
+    """Pareto k-hat of the importance weights of one guide's draws; None without weights or where there is no telling.
+
+    Source: Vehtari et al. (2024), PSIS; of guides, Yao et al. (2018).
+    """
     stats = draws["sample_stats"].to_dataset()
     if "log_weight" not in stats:
         return None
     # psislw takes log likelihoods, of which importance weights are the inverse.
-    value = float(array_stats.psislw((lambda row: row.max() - row)(stats["log_weight"].values[0]))[1])
+    row = stats["log_weight"].values[0]
+    value = float(array_stats.psislw(row.max() - row)[1])
     return value if np.isfinite(value) else None
 
 
 def mark(method: str, ratios: dict[str, Interval]) -> str:
-    """What a method is not, with the number that shows it; or the numbers among which no fault was seen."""
+    """What a method is not, with the number that shows it; or the numbers among which no fault was seen.
+
+    ratios: posterior standard deviations of label-invariant quantities, divided by those of a reference.
+    """
     if method == "map":
         return f"point estimate: no posterior (sd ratio {max(r.value for r in ratios.values()):.2g})"
     of = lambda name: f"sd ratio {ratios[name]} ({name})"
@@ -147,6 +166,9 @@ def mark(method: str, ratios: dict[str, Interval]) -> str:
         return f"{words}: {of(min(narrow, key=lambda name: ratios[name].value))}"
     if wide:
         return f"too wide: {of(max(wide, key=lambda name: ratios[name].value))}"
+    unlike = [name for name, r in ratios.items() if not NARROW <= r.value <= WIDE]
+    if unlike:
+        return f"undecided: {of(max(unlike, key=lambda name: abs(ratios[name].value - 1)))}"
     values = [r.value for r in ratios.values()]
     return f"no fault shown: sd ratios {min(values):.2f} to {max(values):.2f}"
 
@@ -166,3 +188,19 @@ def calibrated(rows: list[dict[str, Any]] | None, method: str, options: dict[str
     if method == "map":
         return f"no posterior ({inside})"
     return f"{'calibrated' if r['inside'] == r['quantities'] else 'not calibrated'} ({inside})"
+
+
+def calibration_rows(path: Path, required: bool) -> list[dict[str, Any]] | None:
+    """What `calibrated` wants of a calibration.json; None where there is none, and it is not required.
+
+    Raises `InputError` where the file cannot be read or is another.
+    """
+    if not required and not path.is_file():
+        return None
+    try:
+        rows = json.loads(path.read_text())
+        return [{k: r[k] for k in ("method", "model", "inside", "quantities", "simulations")} for r in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: not what `dpgmm study calibration` writes ({type(error).__name__}); run it again, or give its file"
+        ) from error
