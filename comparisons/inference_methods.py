@@ -26,7 +26,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dpgmm import Dataset, Posterior, datasets, diagnostics, exact, fit, load_model, method_plots, report, yardsticks
+from dpgmm import (
+    Dataset,
+    Posterior,
+    datasets,
+    diagnostics,
+    exact,
+    fit,
+    load_model,
+    method_plots,
+    method_tables,
+    report,
+    yardsticks,
+)
 from dpgmm.draws import answer
 from dpgmm.yardsticks import Clock, held_out, interval
 
@@ -46,6 +58,10 @@ CONTENDERS = {
     "collapsed Gibbs": Contender("gibbs"),
     "blocked Gibbs": Contender("blocked_gibbs"),
 }
+EIGHT = 0, 5, 8, 20, 40, 60, 75, 80
+"""The galaxies that are enumerated: some of every part."""
+TRUNCATED = 4
+"""Components of the model of eight galaxies; collapsed Gibbs is held against the untruncated process, its own target."""
 STEPS = {"map": "steps", "svi": "max_steps"}
 """What is scaled by a budget, of optimisers; a sampler's draws so far are looked at on its way."""
 
@@ -60,6 +76,7 @@ class Problem(NamedTuple):
 class Plan(NamedTuple):
     """What is run. `shares`: budgets as shares of the largest. `exact`: models on eight points, and their contenders."""
 
+    contenders: tuple[str, ...]
     problems: dict[str, Problem]
     truncation: int
     repeats: int
@@ -74,19 +91,22 @@ def thinned() -> Dataset:
     return Dataset(datasets.four_gaussians().points[::19], name="four_gaussians, every 19th")
 
 
-def effort(nuts: tuple[int, int], gibbs: tuple[int, int], blocked: tuple[int, int], map: int, svi: int):
+def effort(
+    nuts: tuple[int, int], gibbs: tuple[int, int], blocked: tuple[int, int], map: int, svi: int, exact: bool = False
+):
     """Options of all methods: (warm-up, draws a chain) of samplers, steps of optimisers."""
-    chain = lambda lengths: {"chains": 2, "warmup": lengths[0], "draws_per_chain": lengths[1]}
+    chain = lambda lengths, **more: {"chains": 2, "warmup": lengths[0], "draws_per_chain": lengths[1], **more}
     return {
         "map": {"restarts": 8, "steps": map, "snapshots": 1},
         "svi": {"restarts": 2, "max_steps": svi, "draws_per_restart": 1_000},
         "nuts": chain(nuts),
-        "gibbs": chain(gibbs),
-        "blocked_gibbs": chain(blocked),
+        "gibbs": chain(gibbs, keep_allocations=exact),
+        "blocked_gibbs": chain(blocked, keep_allocations=False),
     }
 
 
 FULL = Plan(
+    contenders=tuple(CONTENDERS),
     problems={
         "galaxies": Problem(datasets.galaxies, effort((200, 800), (100, 3_200), (100, 6_400), 2_000, 8_000)),
         "four_gaussians": Problem(thinned, effort((100, 160), (50, 480), (100, 3_200), 2_000, 8_000)),
@@ -95,23 +115,21 @@ FULL = Plan(
     truncation=15,
     repeats=5,
     shares=(1 / 16, 1 / 4, 1),
-    reference={"chains": 2, "warmup": 1_000, "draws_per_chain": 1_000, "thin": 8},
+    reference={"chains": 2, "warmup": 1_000, "draws_per_chain": 1_000, "thin": 8, "keep_allocations": False},
     exact={"stick_breaking": tuple(CONTENDERS), "symmetric_dirichlet": ("NUTS", "blocked Gibbs")},
-    exact_effort=effort((300, 3_000), (100, 10_000), (100, 10_000), 1_000, 8_000),
+    exact_effort=effort((300, 3_000), (100, 10_000), (100, 10_000), 1_000, 8_000, exact=True),
 )
 QUICK = Plan(
+    contenders=("MAP", "SVI, mean field", "blocked Gibbs"),
     problems={"galaxies": Problem(datasets.galaxies, effort((25, 25), (20, 40), (20, 40), 100, 1_000))},
-    truncation=5,
+    truncation=TRUNCATED,
     repeats=2,
-    shares=(1 / 2, 1),
-    reference={"chains": 2, "warmup": 20, "draws_per_chain": 100},
-    exact={"stick_breaking": ("MAP", "blocked Gibbs")},
-    exact_effort=effort((25, 25), (20, 40), (20, 400), 100, 1_000),
+    shares=(1.0,),
+    # Of the length of the contender: one program serves both.
+    reference={"chains": 2, "warmup": 20, "draws_per_chain": 40, "keep_allocations": False},
+    exact={"stick_breaking": ("blocked Gibbs",)},
+    exact_effort=effort((25, 25), (20, 40), (20, 40), 100, 1_000, exact=True),
 )
-EIGHT = 0, 5, 8, 20, 40, 60, 75, 80
-"""The galaxies that are enumerated: some of every part."""
-TRUNCATED = 4
-"""Components of the model of eight galaxies; collapsed Gibbs is held against the untruncated process, its own target."""
 HELD_OUT = 0.1
 K_HAT = 0.7
 """Above it importance weights do not mend a guide (Vehtari et al. 2024)."""
@@ -156,7 +174,7 @@ def fitted(
 
 
 def run(out: Path, quick: bool = False, calibration: Path | None = None) -> dict[str, Any]:
-    """Fit, measure, draw; print the tables. `quick`: galaxies alone, short runs. `calibration`: a calibration.json."""
+    """Fit, measure, draw; print the tables. `quick`: galaxies, three methods, short runs. `calibration`: its JSON file."""
     console, plan = Console(), QUICK if quick else FULL
     if not console.is_terminal:
         console.width = 170  # A pipe has no width to fit.
@@ -167,23 +185,21 @@ def run(out: Path, quick: bool = False, calibration: Path | None = None) -> dict
     for of_data in data.values():
         for name, m in of_data["methods"].items():
             m["calibration"] = yardsticks.calibrated(rows, *CONTENDERS[name], "stick_breaking")
-    of = {name: who.method for name, who in CONTENDERS.items()}
     numbers = {"repeats": plan.repeats, "truncation": plan.truncation, "cores": os.cpu_count()}
     numbers |= {"data": data, "exact": eight}
-    tables = {name: (_cost(of_data), _belief(of_data)) for name, of_data in data.items()}
-    text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
+    path, unfinished = out / "inference_methods.html", out / "inference_methods.json.partial"
     out.mkdir(parents=True, exist_ok=True)
-    unfinished = out / "inference_methods.json.partial"
-    unfinished.write_text(text)
-    pictures = {f.__name__: report.png(f(numbers, of)) for f in method_plots.PICTURES}
-    page = {"tables": tables, "exact": _exact(eight), "pictures": pictures, "numbers": numbers}
-    path = out / "inference_methods.html"
-    report.render("inference_methods.html.j2", path, conclusions=conclusions(numbers), **page)
+    unfinished.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    tables, of = method_tables.of(numbers), {name: who.method for name, who in CONTENDERS.items()}
+    pictures = {draw.__name__: report.png(draw(numbers, of)) for draw in method_plots.PICTURES}
+    page = {"tables": tables, "pictures": pictures, "numbers": numbers, "conclusions": conclusions(numbers)}
+    report.render("inference_methods.html.j2", path, **page)
     unfinished.replace(out / "inference_methods.json")
-    for name, (cost, belief) in tables.items():
-        _print(console, f"{name}: what it costs", cost)
-        _print(console, f"{name}: what may be believed", belief)
-    _print(console, "Eight galaxies, distance to the exact answer", _exact(eight))
+    for title, lines in tables.items():
+        table = Table(*lines[0], title=title, title_justify="left")
+        for line in lines:
+            table.add_row(*line.values())
+        console.print(table)
     for sentence in conclusions(numbers):
         console.print(f"- {sentence}")
     console.print(f"Page: {path}")
@@ -194,21 +210,22 @@ def measured(name: str, problem: Problem, plan: Plan, next_fit: Callable) -> dic
     """The numbers of one data set: every contender on every split, the contenders taking turns in changing order."""
     data = problem.data()
     prior = load_model("stick_breaking")(data, truncation=plan.truncation)
-    found: dict[str, list[dict[str, Any]]] = {who: [] for who in CONTENDERS}
+    found: dict[str, list[dict[str, Any]]] = {who: [] for who in plan.contenders}
     references = []
     for repeat in range(plan.repeats):
         train, points = yardsticks.split(data, HELD_OUT, repeat)
         posterior, told = prior.on(train), partial(next_fit, f"{name}, split {repeat + 1}")
-        options = {"keep_allocations": False} | plan.reference
         # Of another seed than the contender of the same kind: they share no random numbers.
-        tree = fit(posterior, "blocked_gibbs", seed=1_000 + repeat, progress=Clock(told("long Gibbs")), **options)
+        tree = fit(
+            posterior, "blocked_gibbs", seed=1_000 + repeat, progress=Clock(told("long Gibbs")), **plan.reference
+        )
         of_chains, sds = yardsticks.similarity(tree), yardsticks.spreads(tree)
         density = held_out(diagnostics.predictive_density(tree, points)[0])
         # Two chains of error e: their difference has error sqrt(2) e, their mean e / sqrt(2), half of that.
         error = float(np.abs(of_chains[0] - of_chains[1]).mean() / 2)
         references.append({"held out": density, "similarity error": error, "seconds": tree.attrs["run_seconds"]})
-        names = list(CONTENDERS)
-        for who in names[repeat % len(names) :] + names[: repeat % len(names)]:
+        first = repeat % len(plan.contenders)
+        for who in plan.contenders[first:] + plan.contenders[:first]:
             own, begin = problem.effort[CONTENDERS[who].method], partial(told, who)
             one = fitted(posterior, CONTENDERS[who], plan.shares, own, points, repeat, begin)
             distance = np.abs(yardsticks.similarity(one.draws).mean(axis=0) - of_chains.mean(axis=0)).mean()
@@ -329,69 +346,10 @@ def _marks(methods: dict[str, Any]) -> str:
     return f"{'; '.join(marks)}." + beyond * bool(above)
 
 
-def _cost(of_data: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the table of costs: held-out density against seconds, one row a method and budget."""
-    reference = of_data["reference"]
-    rows = [
-        {
-            "method": who,
-            "seconds": f"{seconds:.3g}",
-            "compiling": f"{m['compile seconds']:.2g}" if budget == 0 else "",
-            "held out, nats a point": str(m["held out"][budget]),
-            "above long Gibbs": str(m["above reference"][budget]),
-        }
-        for who, m in of_data["methods"].items()
-        for budget, seconds in enumerate(m["seconds"])
-    ]
-    of_reference = {
-        "seconds": f"{reference['seconds'].value:.3g}",
-        "held out, nats a point": str(reference["held out"]),
-    }
-    return [*rows, dict.fromkeys(rows[0], "") | {"method": "long Gibbs"} | of_reference]
-
-
-def _belief(of_data: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the table of what may be believed at the largest budget, one a method."""
-    return [
-        {
-            "method": who,
-            **{
-                f"sd ratio, {q}": "none" if m["mark"].startswith("point") else str(r) for q, r in m["sd ratios"].items()
-            },
-            "similarity": str(m["similarity"]),
-            "k-hat": str(m["k-hat"] or ""),
-            "mark": m["mark"],
-            "calibration": m["calibration"],
-        }
-        for who, m in of_data["methods"].items()
-    ]
-
-
-def _exact(eight: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "model": model,
-            "method": name,
-            "number of clusters, total variation": str(d["total variation"]),
-            "similarity, mean absolute difference": str(d["similarity"]),
-            "seconds": f"{d['seconds']:.2g}",
-        }
-        for model, of_model in eight.items()
-        for name, d in of_model.items()
-    ]
-
-
-def _print(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
-    table = Table(*rows[0], title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*row.values())
-    console.print(table)
-
-
 @contextmanager
 def _bar(console: Console, plan: Plan) -> Iterator[Callable]:
     """A bar over all fits: ``next_fit(where, who)`` begins one; it gives the function that is told the share done."""
-    of_split = 1 + sum(len(plan.shares) if who.method in STEPS else 1 for who in CONTENDERS.values())
+    of_split = 1 + sum(len(plan.shares) if CONTENDERS[who].method in STEPS else 1 for who in plan.contenders)
     fits = plan.repeats * (len(plan.problems) * of_split + sum(map(len, plan.exact.values())))
     columns = BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, transient=True) as bar:

@@ -9,15 +9,15 @@ import xarray as xr
 from scipy import stats
 
 from comparisons import inference_methods as study
-from dpgmm import Dataset, InputError, methods, yardsticks
+from dpgmm import Dataset, InputError, diagnostics, load_model, methods, yardsticks
 from dpgmm.yardsticks import Interval
 
 RNG = np.random.default_rng(0)
 
 
-def tree(points, shape=(2, 3), num_components=3, **extra):
+def tree(points, shape=(2, 3), num_components=3, seed=1, **extra):
     """Draws of a D = 1 mixture, made up."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     weights = rng.dirichlet(np.ones(num_components), shape)
     means, variances = rng.normal(size=(*shape, num_components, 1)), rng.gamma(2, size=(*shape, num_components, 1, 1))
     dims = ("chain", "draw", "component")
@@ -204,21 +204,37 @@ def test_calibration_rows_are_read_or_refused(tmp_path):
             yardsticks.calibration_rows(path, required=False)
 
 
-@pytest.fixture
-def few(monkeypatch):
-    """The study of two methods on galaxies, few draws."""
-    monkeypatch.setattr(study, "CONTENDERS", {n: study.CONTENDERS[n] for n in ("MAP", "blocked Gibbs")})
+def made_up(posterior, method, *, seed, progress, compression=True, **options):
+    """A fit that costs nothing: draws that know no data, and everything that the study reads of a tree."""
+    progress(1, 2, "half")
+    progress(2, 2, "all")
+    chains, length = options.get("chains", options.get("restarts")), options.get("draws_per_chain", 1)
+    shape = chains, options.get("draws_per_restart", length)
+    rng = np.random.default_rng(seed)
+    size, points = posterior.data.size, posterior.data.points
+    found = tree(points, shape, 4, seed=seed, log_joint=rng.normal(size=shape), log_weight=rng.normal(size=shape))
+    if method != "svi":
+        found["sample_stats"] = xr.DataTree(found["sample_stats"].to_dataset().drop_vars("log_weight"))
+    if method in study.STEPS:
+        found["optimisation"] = xr.DataTree(xr.Dataset({"loss": (("chain", "step"), np.zeros((chains, 2)))}))
+    if method == "gibbs" and options["keep_allocations"]:
+        labels = (("chain", "draw", "obs"), rng.integers(0, 2, (*shape, size)))
+        found["posterior"] = xr.DataTree(found["posterior"].to_dataset().assign(allocations=labels))
+    found.attrs |= {"method": method, "run_seconds": 2.0, "compile_seconds": 3.0}
+    return found
 
 
-def test_the_study_says_what_it_measured(few, tmp_path, capsys):
+def test_the_study_says_what_it_measured(tmp_path, capsys, monkeypatch):
+    everything = {model: study.FULL.exact[model] for model in study.FULL.exact}
+    plan = study.QUICK._replace(contenders=tuple(study.CONTENDERS), shares=(0.5, 1.0), exact=everything)
+    monkeypatch.setattr(study, "QUICK", plan)
+    monkeypatch.setattr(study, "fit", made_up)
     (tmp_path / "calibration.json").write_text(json.dumps([ROW | {"method": "blocked_gibbs", "inside": 9}]))
     numbers = study.run(tmp_path, quick=True)
-    written = json.loads((tmp_path / "inference_methods.json").read_text())
-    assert written == json.loads(json.dumps(numbers))
+    assert json.loads((tmp_path / "inference_methods.json").read_text()) == json.loads(json.dumps(numbers))
     page = (tmp_path / "inference_methods.html").read_text()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "calibration.json", "inference_methods.html", "inference_methods.json",
-    ]  # fmt: skip
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["calibration.json", "inference_methods.html", "inference_methods.json"]
     printed, found = capsys.readouterr().out, numbers["data"]["galaxies"]["methods"]
     for sentence in study.conclusions(numbers):
         assert sentence.replace("'", "&#39;") in page
@@ -226,16 +242,50 @@ def test_the_study_says_what_it_measured(few, tmp_path, capsys):
     assert page.count("data:image/png") == 4
     assert found["MAP"]["mark"] == "point estimate: no posterior (sd ratio 0)"
     assert found["blocked Gibbs"]["calibration"] == "calibrated (SBC: 9 of 9 quantities, 200 simulations)"
+    assert [who for who, m in found.items() if m["k-hat"]] == ["SVI, mean field", "SVI, low rank"]
+    # Draws of a sampler are looked at on the way, at (20 + 20) of 60 sweeps; an optimiser runs once a budget.
+    assert found["MAP"]["seconds"] == [2.0, 2.0]
+    assert 0 <= found["blocked Gibbs"]["seconds"][0] <= found["blocked Gibbs"]["seconds"][1] == 2.0
     for m in found.values():
-        assert 0 < m["seconds"][0] < m["seconds"][1]
         assert all(low <= value <= high for value, low, high in [*m["held out"], *m["above reference"]])
-        assert 0 < m["similarity"].value < 1
-    eight = numbers["exact"]["stick_breaking"]
-    # Sampling error of 800 draws against a mode that is one partition.
-    assert eight["blocked Gibbs"]["total variation"].value < 0.15 < eight["MAP"]["total variation"].value
+    assert {model: tuple(of) for model, of in numbers["exact"].items()} == everything
 
 
-def test_an_interrupted_study_leaves_nothing(few, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_the_quick_study_runs(tmp_path):
+    numbers = study.run(tmp_path, quick=True)
+    # 80 draws, whose sampling error is that of the distance.
+    assert numbers["exact"]["stick_breaking"]["blocked Gibbs"]["total variation"].value < 0.3
+    assert numbers["data"]["galaxies"]["methods"]["MAP"]["mark"].startswith("point estimate")
+
+
+def test_a_sampler_is_looked_at_on_its_way_and_an_optimiser_fitted_by_every_budget(monkeypatch):
+    data = Dataset(np.arange(6.0))
+    posterior, asked, told = load_model("stick_breaking")(data, truncation=4), [], []
+
+    def fit(posterior, method, **options):
+        asked.append(options)
+        return made_up(posterior, method, **options)
+
+    monkeypatch.setattr(study, "fit", fit)
+    begin = lambda: told.append
+    options = {"chains": 2, "warmup": 10, "draws_per_chain": 40}
+    points = data.points[:2]
+    sampled = study.fitted(posterior, study.CONTENDERS["NUTS"], (0.25, 1.0), options, points, 0, begin)
+    assert len(asked) == 1
+    first = sampled.draws.isel(draw=slice(10))
+    wanted = [yardsticks.held_out(diagnostics.predictive_density(t, points)[0]) for t in (first, sampled.draws)]
+    np.testing.assert_allclose(sampled.density, wanted, rtol=1e-12)
+    found = study.fitted(
+        posterior, study.CONTENDERS["MAP"], (0.25, 1.0), {"restarts": 3, "steps": 80}, points, 0, begin
+    )
+    assert [options["steps"] for options in asked[1:]] == [20, 80]
+    # The answer of an optimiser is its best restart.
+    assert found.draws["posterior"].sizes["chain"] == 1
+    assert told == [0.5, 1.0] * 3
+
+
+def test_an_interrupted_study_leaves_nothing(tmp_path, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
