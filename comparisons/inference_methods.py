@@ -108,19 +108,19 @@ def effort(
 FULL = Plan(
     contenders=tuple(CONTENDERS),
     problems={
-        "galaxies": Problem(datasets.galaxies, effort((200, 800), (100, 3_200), (100, 6_400), 2_000, 8_000)),
-        "four_gaussians": Problem(thinned, effort((100, 160), (50, 480), (100, 3_200), 2_000, 8_000)),
-        "faithful": Problem(datasets.faithful, effort((100, 320), (50, 800), (100, 3_200), 2_000, 8_000)),
+        "galaxies": Problem(datasets.galaxies, effort((200, 640), (100, 1_600), (100, 4_800), 2_000, 5_000)),
+        "four_gaussians": Problem(thinned, effort((75, 80), (100, 320), (100, 2_400), 2_000, 5_000)),
+        "faithful": Problem(datasets.faithful, effort((100, 240), (50, 800), (100, 3_200), 2_000, 5_000)),
     },
     truncation=15,
     repeats=5,
     shares=(1 / 16, 1 / 4, 1),
     reference={"chains": 2, "warmup": 1_000, "draws_per_chain": 1_000, "thin": 8, "keep_allocations": False},
     exact={"stick_breaking": tuple(CONTENDERS), "symmetric_dirichlet": ("NUTS", "blocked Gibbs")},
-    exact_effort=effort((300, 3_000), (100, 10_000), (100, 10_000), 1_000, 8_000, exact=True),
+    exact_effort=effort((300, 2_400), (100, 8_000), (100, 8_000), 1_000, 5_000, exact=True),
 )
 QUICK = Plan(
-    contenders=("MAP", "SVI, mean field", "blocked Gibbs"),
+    contenders=("MAP", "blocked Gibbs"),
     problems={"galaxies": Problem(datasets.galaxies, effort((25, 25), (20, 40), (20, 40), 100, 1_000))},
     truncation=TRUNCATED,
     repeats=2,
@@ -133,8 +133,8 @@ QUICK = Plan(
 HELD_OUT = 0.1
 K_HAT = 0.7
 """Above it importance weights do not mend a guide (Vehtari et al. 2024)."""
-CLOSE = 0.01
-"""Nats a held-out point by which a method may miss the reference and count as having arrived."""
+CLOSE = 0.02
+"""Nats a held-out point by which the interval of a method may fall below the reference, for it to have arrived."""
 
 
 class Fit(NamedTuple):
@@ -174,7 +174,7 @@ def fitted(
 
 
 def run(out: Path, quick: bool = False, calibration: Path | None = None) -> dict[str, Any]:
-    """Fit, measure, draw; print the tables. `quick`: galaxies, three methods, short runs. `calibration`: its JSON file."""
+    """Fit, measure, draw; print the tables. `quick`: galaxies, two methods, short runs. `calibration`: its JSON file."""
     console, plan = Console(), QUICK if quick else FULL
     if not console.is_terminal:
         console.width = 170  # A pipe has no width to fit.
@@ -186,7 +186,7 @@ def run(out: Path, quick: bool = False, calibration: Path | None = None) -> dict
         for name, m in of_data["methods"].items():
             m["calibration"] = yardsticks.calibrated(rows, *CONTENDERS[name], "stick_breaking")
     numbers = {"repeats": plan.repeats, "truncation": plan.truncation, "cores": os.cpu_count()}
-    numbers |= {"data": data, "exact": eight}
+    numbers |= {"contenders": plan.contenders, "data": data, "exact": eight}
     path, unfinished = out / "inference_methods.html", out / "inference_methods.json.partial"
     out.mkdir(parents=True, exist_ok=True)
     unfinished.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
@@ -315,15 +315,16 @@ def _arrivals(methods: dict[str, Any]) -> str:
     """Who comes within `CLOSE` of the reference, and when first, quickest first."""
     first = {}
     for who, m in methods.items():
-        times = [s for s, d in zip(m["seconds"], m["above reference"], strict=True) if d.value > -CLOSE]
+        times = [s for s, d in zip(m["seconds"], m["above reference"], strict=True) if d.low > -CLOSE]
         first |= {who: min(times)} if times else {}
-    words = f"within {CLOSE:g} nats a held-out point of long Gibbs, on average over splits,"
+    words = f"no more than {CLOSE:g} nats a held-out point below long Gibbs, by the whole interval,"
     if not first:
-        return f"no method comes {words[:-1]}."
+        return f"no method is shown to be {words[:-1]}."
     quickest = sorted(first, key=lambda who: first[who])
     listed = ", ".join(f"{who} after {first[who]:.2g} s" for who in quickest)
     others = [who for who in methods if who not in first]
-    return f"{words} at the earliest look: {listed}" + (f"; never {', '.join(others)}." if others else ".")
+    never = f"; not shown of {', '.join(others)}" * bool(others)
+    return f"{words} at the earliest look: {listed}{never}."
 
 
 def _losers(methods: dict[str, Any]) -> str:

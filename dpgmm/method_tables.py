@@ -2,14 +2,18 @@
 
 from typing import Any
 
-BELIEF, COST, EXACT = "what may be believed", "what it costs", "Eight galaxies, distance to the exact answer"
+MARKS, BELIEF, COST = "what may be believed", "the numbers behind it", "what it costs"
+EXACT = "Eight galaxies, distance to the exact answer"
 
 
 def of(numbers: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Rows of every table by its title: beliefs and costs of every data set, and distances to exact answers."""
     tables = {}
     for name, of_data in numbers["data"].items():
-        tables |= {f"{name}: {BELIEF}": _belief(of_data), f"{name}: {COST}": _cost(of_data)}
+        marks = [
+            {"method": who, "mark": m["mark"], "calibration": m["calibration"]} for who, m in of_data["methods"].items()
+        ]
+        tables |= {f"{name}: {MARKS}": marks, f"{name}: {BELIEF}": _belief(of_data), f"{name}: {COST}": _cost(of_data)}
     return tables | {EXACT: _exact(numbers["exact"])}
 
 
@@ -20,7 +24,7 @@ def _cost(of_data: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "method": who,
             "seconds": f"{seconds:.3g}",
-            "compiling": f"{m['compile seconds']:.2g}" if budget == 0 else "",
+            "compiling": f"{m['compile seconds']:.2g}" if budget == 0 and m["compile seconds"] > 0 else "",
             "held out, nats a point": str(m["held out"][budget]),
             "above long Gibbs": str(m["above reference"][budget]),
         }
@@ -35,7 +39,7 @@ def _cost(of_data: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _belief(of_data: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the table of what may be believed at the largest budget, one a method."""
+    """Rows of the numbers behind the marks, at the largest budget, one a method."""
     return [
         {
             "method": who,
@@ -44,8 +48,6 @@ def _belief(of_data: dict[str, Any]) -> list[dict[str, Any]]:
             },
             "similarity": str(m["similarity"]),
             "k-hat": str(m["k-hat"] or ""),
-            "mark": m["mark"],
-            "calibration": m["calibration"],
         }
         for who, m in of_data["methods"].items()
     ]

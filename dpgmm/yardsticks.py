@@ -165,7 +165,8 @@ def mark(method: str, ratios: dict[str, Interval]) -> str:
         words = "overconfident" if method == "svi" else "too narrow at this budget"
         return f"{words}: {of(min(narrow, key=lambda name: ratios[name].value))}"
     if wide:
-        return f"too wide: {of(max(wide, key=lambda name: ratios[name].value))}"
+        words = "too wide" if method == "svi" else "too wide at this budget"
+        return f"{words}: {of(max(wide, key=lambda name: ratios[name].value))}"
     unlike = [name for name, r in ratios.items() if not NARROW <= r.value <= WIDE]
     if unlike:
         return f"undecided: {of(max(unlike, key=lambda name: abs(ratios[name].value - 1)))}"
