@@ -52,8 +52,8 @@ class Contender(NamedTuple):
 
 CONTENDERS = {
     "MAP": Contender("map"),
-    "SVI, mean field": Contender("svi", {"guide": "normal"}),
-    "SVI, low rank": Contender("svi", {"guide": "lowrank"}),
+    "mean-field SVI": Contender("svi", {"guide": "normal"}),
+    "low-rank SVI": Contender("svi", {"guide": "lowrank"}),
     "NUTS": Contender("nuts"),
     "collapsed Gibbs": Contender("gibbs"),
     "blocked Gibbs": Contender("blocked_gibbs"),

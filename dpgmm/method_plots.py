@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from . import plots
 from .yardsticks import NARROW, WIDE
 
-OPEN = "mean field"
+OPEN = "mean-field"
 """What the name of a variant holds that is drawn dashed, with open markers."""
 MARKERS = "o", "s", "^"
 

@@ -242,7 +242,7 @@ def test_the_study_says_what_it_measured(tmp_path, capsys, monkeypatch):
     assert page.count("data:image/png") == 4
     assert found["MAP"]["mark"] == "point estimate: no posterior (sd ratio 0)"
     assert found["blocked Gibbs"]["calibration"] == "calibrated (SBC: 9 of 9 quantities, 200 simulations)"
-    assert [who for who, m in found.items() if m["k-hat"]] == ["SVI, mean field", "SVI, low rank"]
+    assert [who for who, m in found.items() if m["k-hat"]] == ["mean-field SVI", "low-rank SVI"]
     # Draws of a sampler are looked at on the way, at (20 + 20) of 60 sweeps; an optimiser runs once a budget.
     assert found["MAP"]["seconds"] == [2.0, 2.0]
     assert 0 <= found["blocked Gibbs"]["seconds"][0] <= found["blocked Gibbs"]["seconds"][1] == 2.0
