@@ -93,8 +93,8 @@ def thinned() -> Dataset:
 
 def effort(
     nuts: tuple[int, int], gibbs: tuple[int, int], blocked: tuple[int, int], map: int, svi: int, exact: bool = False
-):
-    """Options of all methods: (warm-up, draws a chain) of samplers, steps of optimisers."""
+) -> dict[str, dict[str, Any]]:
+    """Options of all methods: (warm-up, draws a chain) of samplers, steps of optimisers (SVI takes them by 500)."""
     chain = lambda lengths, **more: {"chains": 2, "warmup": lengths[0], "draws_per_chain": lengths[1], **more}
     return {
         "map": {"restarts": 8, "steps": map, "snapshots": 1},
