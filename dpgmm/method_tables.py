@@ -43,9 +43,7 @@ def _belief(of_data: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "method": who,
-            **{
-                f"sd ratio, {q}": "none" if m["mark"].startswith("point") else str(r) for q, r in m["sd ratios"].items()
-            },
+            **{q: "none" if m["mark"].startswith("point") else str(r) for q, r in m["sd ratios"].items()},
             "similarity": str(m["similarity"]),
             "k-hat": str(m["k-hat"] or ""),
         }
