@@ -1,11 +1,21 @@
 """Every test runs in float64, as the command line does; float32 is asked for by name where it is the subject."""
 
+import gc
 import os
 
 import jax
 import matplotlib as mpl
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 mpl.use("Agg")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget():
+    """Compiled programs of one file are of no use to the next, and a worker that keeps them all takes gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()

@@ -18,7 +18,7 @@ SLOW = lambda values: pytest.param(*values, marks=pytest.mark.slow)
 CHAINS, SWEEPS, DISCARD, EVERY = 64, 2_000, 100, 40
 
 
-def collapsed(p, split_merges=0, components=True):
+def collapsed(p, split_merges=0, components=True, algorithm=3):
     """Many chains side by side: labels ``(chains, sweeps, n)`` and the density under a thinned lot of components."""
     points, prior, slots = jnp.asarray(p.data.points), p.conjugate, p.data.size + 1
 
@@ -27,7 +27,7 @@ def collapsed(p, split_merges=0, components=True):
         start = _collapsed.start(key_start, points, prior, 3)
 
         def step(state, key):
-            state = _collapsed.step(key, state, points, prior, slots, split_merges)
+            state = _collapsed.step(key, state, points, prior, slots, split_merges, algorithm)
             return state, state
 
         _, states = jax.lax.scan(step, start, random.split(key_run, SWEEPS))
@@ -86,7 +86,7 @@ def compare(labels, densities, truth):
 
 
 EVERY_COVARIANCE = [SLOW((PLANE, moves, c)) for c in ("diagonal", "tied", "spherical") for moves in (0, 2)]
-COLLAPSED = [(PLANE, 0, "full"), (GALAXIES, 1, "full"), (PLANE, 1, "tied"), SLOW((GALAXIES, 0, "full"))]
+COLLAPSED = [(GALAXIES, 0, "full"), (PLANE, 1, "tied"), SLOW((PLANE, 0, "full")), SLOW((GALAXIES, 1, "full"))]
 
 
 @pytest.mark.parametrize(("points", "split_merges", "covariance"), COLLAPSED + EVERY_COVARIANCE)
@@ -95,6 +95,17 @@ def test_collapsed_gibbs_is_exact(points, split_merges, covariance):
     distance, deviations = compare(*collapsed(p, split_merges), exact.partitions(p))
     assert distance <= 0.01
     assert max(deviations.values()) < 4
+
+
+ALGORITHMS = [(PLANE, "full", 8), *(SLOW((PLANE, c, n)) for c in ("full", "tied") for n in (2, 8))]
+
+
+@pytest.mark.parametrize(("points", "covariance", "algorithm"), ALGORITHMS)
+def test_algorithms_with_parameters_are_exact(points, covariance, algorithm):
+    p = posterior(points, covariance=covariance)
+    distance, deviations = compare(*collapsed(p, algorithm=algorithm, components=False), exact.partitions(p))
+    assert distance <= 0.01
+    assert max(deviations["clusters"], deviations["similarity"]) < 4
 
 
 BLOCKED = [

@@ -19,7 +19,18 @@ from jax.scipy.special import gammaln
 from numpyro.infer.hmc import hmc
 from scipy.special import logsumexp, softmax
 
-from dpgmm import Dataset, calibration, clusters, concentration, conjugate, gaussian, load_model, mixture, sticks
+from dpgmm import (
+    Dataset,
+    base_measure,
+    calibration,
+    clusters,
+    concentration,
+    conjugate,
+    gaussian,
+    load_model,
+    mixture,
+    sticks,
+)
 from dpgmm.concentration import Concentration
 from dpgmm.distributions import LogGammas
 from dpgmm.gaussian import BaseMeasure
@@ -30,7 +41,7 @@ from dpgmm.transforms import positive, stick_logits
 R = 8_000
 """Replicates of a batch."""
 PRIOR = Concentration(2.0, 1.0)
-BASE = BaseMeasure(jnp.array([0.7]), jnp.asarray(0.3), jnp.asarray(5.0), jnp.array([[1.3]]))
+BASE = BaseMeasure(jnp.array([0.7]), jnp.asarray(0.3), jnp.asarray(5.0), jnp.array([[[1.3]]]))
 STICKS, DIRICHLET = (Conjugate(BASE, PRIOR, rule) for rule in ("sticks", "dirichlet"))
 
 
@@ -282,11 +293,12 @@ DIRICHLET_WEIGHTS = Check(
     steps=2,
 )
 
-PLANE = BaseMeasure(jnp.array([0.5, -1.0]), jnp.asarray(0.4), jnp.asarray(5.0), jnp.array([[1.2, 0.0], [0.5, 0.8]]))
+PLANE = BaseMeasure(jnp.array([0.5, -1.0]), jnp.asarray(0.4), jnp.asarray(5.0), jnp.array([[[1.2, 0.0], [0.5, 0.8]]]))
 
 
 def of_one_cluster(rng):
-    psi = np.asarray(PLANE.scale_tril @ PLANE.scale_tril.T)
+    [lower] = np.asarray(PLANE.scale_tril)
+    psi = lower @ lower.T
     trils = np.linalg.cholesky(st.invwishart(float(PLANE.df), psi).rvs(R, rng))
     noise = rng.normal(size=(4, R, 2))
     noise[0] /= np.sqrt(float(PLANE.kappa))
@@ -296,9 +308,9 @@ def of_one_cluster(rng):
 
 
 def cluster_step(key, s):
-    statistics = clusters.statistics(s["points"] - PLANE.mean, jnp.zeros(3, int), 1)
+    statistics = clusters.statistics(s["points"] - PLANE.mean, jnp.zeros(3, int), 1, PLANE)
     means, trils = conjugate.sample(key, conjugate.update(*statistics, PLANE))
-    return {"mean": means[0], "tril": trils[0]}
+    return {"mean": means[0], "tril": trils[0, 0]}
 
 
 def look_at_a_cluster(s):
@@ -327,9 +339,9 @@ def one_more_in_kappa(f, on):
 
 
 def half_the_scatter(f, on):
-    def wrong(counts, sums, squares, base):
-        about_mean = squares - sums[..., :, None] * sums[..., None, :] / counts[..., None, None]
-        return f(counts, sums, squares - 0.5 * on * about_mean, base)
+    def wrong(counts, sums, squares, base, tied=False):
+        about_mean = squares - conjugate.product(sums, sums, base) / counts[..., None, None, None]
+        return f(counts, sums, squares - 0.5 * on * about_mean, base, tied)
 
     return wrong
 
@@ -469,7 +481,7 @@ def keeps_its_own_seat(f, on):
 
 
 def one_degree_less(f, on):
-    return lambda table, x, base: f(table, x, base._replace(df=base.df - on))
+    return lambda table, x, base: f(table._replace(dfs=table.dfs - on), x, base)
 
 
 def kappa_stays(f, on):
@@ -478,7 +490,7 @@ def kappa_stays(f, on):
 
 
 def no_determinant(f, on):
-    return lambda counts, log_dets, base, dim: f(counts, jnp.where(on, 0.0, log_dets), base, dim)
+    return lambda df, kappa, log_dets, base: f(df, kappa, jnp.where(on, 0.0, log_dets), base)
 
 
 def a_new_table_is_free(f, on):
@@ -544,7 +556,7 @@ def of_mixture(rng):
 
 def allocate_step(key, s):
     parts = Mixture(jnp.log(s["weights"] + 1e-300), s["means"], s["trils"])
-    return {"labels": blocked_gibbs.allocate(key, parts, s["points"], BASE.mean)[0]}
+    return {"labels": blocked_gibbs.allocate(key, parts, s["points"], BASE)[0]}
 
 
 def look_at_labels(s):
@@ -801,7 +813,8 @@ def base_density():
     m, kappa, df, scale = (float(np.asarray(leaf).squeeze()) for leaf in BASE)
     of_variance = st.invgamma.logpdf(0.36, df / 2, scale=scale**2 / 2) + np.log(2 * 0.6)
     of_mean = st.norm.logpdf(1.5, m, 0.6 / np.sqrt(kappa))
-    return jax.jit(lambda *a: gaussian.log_base_measure(*a, BASE))(mean, sd), of_variance + of_mean
+    component = {"means": mean[None], "scale_trils": sd[None]}
+    return jax.jit(lambda p: base_measure.log_prior(p, BASE, "full"))(component), of_variance + of_mean
 
 
 def evidence():
@@ -813,7 +826,9 @@ def evidence():
         total += st.t.logpdf(point, df, mean, np.sqrt(psi * (kappa + 1) / (kappa * df)))
         psi += kappa / (kappa + 1) * (point - mean) ** 2
         mean, kappa, df = (kappa * mean + point) / (kappa + 1), kappa + 1, df + 1
-    return jax.jit(lambda *a: conjugate.log_marginal(*a, BASE))(3.0, y.sum(keepdims=True), (y @ y)[None, None]), total
+    return jax.jit(lambda *a: conjugate.log_marginal(*a, BASE))(
+        jnp.asarray(3.0), y.sum(keepdims=True), (y @ y)[None, None, None]
+    ), total
 
 
 def coordinates():

@@ -9,6 +9,7 @@ from jax import Array, random
 from .. import base_measure, clusters, concentration, conjugate
 from ..gaussian import BaseMeasure
 from ..posterior import Conjugate
+from . import _auxiliary
 from ._split_merge import split_merge
 
 
@@ -45,15 +46,24 @@ def start(key: Array, points: Array, prior: Conjugate, most: int) -> State:
     return State(by_appearance(labels, most), a, mean, kappa, jnp.asarray(False))
 
 
-def step(key: Array, state: State, points: Array, prior: Conjugate, capacity: int, split_merges: int = 0) -> State:
+def step(
+    key: Array,
+    state: State,
+    points: Array,
+    prior: Conjugate,
+    capacity: int,
+    split_merges: int = 0,
+    algorithm: int = 3,
+) -> State:
     """A sweep, `split_merges` proposals, then the concentration, then the base measure where it has a prior.
 
-    Labels stay below `capacity`.
+    The sweep is `algorithm` 2, 3 or 8 of Neal (2000). Labels stay below `capacity`.
     """
     key_sweep, key_a, key_base = random.split(key, 3)
     base = base_of(state, prior)
     tied = base_measure.is_tied(prior.covariance)
-    labels, full = sweep(key_sweep, state.labels, points, state.concentration, base, capacity, tied)
+    given = key_sweep, state.labels, points, state.concentration, base, capacity, tied
+    labels, full = sweep(*given) if algorithm == 3 else _auxiliary.sweep(*given, algorithm)
     for i in range(split_merges if points.shape[0] > 1 else 0):
         key_split = random.fold_in(key_sweep, i)
         labels, out = split_merge(key_split, labels, points, state.concentration, base, capacity, tied)

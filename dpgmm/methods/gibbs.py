@@ -22,6 +22,8 @@ SLOTS = 32
 """Slots for clusters to begin with; doubled as often as they run out."""
 KEEP = 256_000_000
 """Labels that are kept unasked, over all draws and chains."""
+ALGORITHMS = 2, 3, 8
+"""Neal's (2000)."""
 MOST = 10
 """Clusters of a start, at most."""
 
@@ -35,6 +37,7 @@ def run(
     draws_per_chain: int = 1_000,
     thin: int = 1,
     split_merges: int = 0,
+    algorithm: int = 3,
     keep_allocations: bool | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
@@ -45,9 +48,12 @@ def run(
     covariance drawn given the partition; components beyond the clusters are draws from the prior, the last one taking the
     weight that is left. `active_components` is the number of clusters. If clusters outnumber the slots for them, slots
     are doubled and the chunk of draws runs again: nothing is cut off. Each sweep is followed by `split_merges` proposals
-    to split or merge whole clusters (Jain & Neal 2004). Deterministic given `key`. Raises `InputError` for
-    models without a conjugate stick-breaking prior and for weighted points.
+    to split or merge whole clusters (Jain & Neal 2004). `algorithm` is Neal's: 3 integrates the clusters' parameters
+    out; 2 and 8 draw them, and mix more slowly; they differ in nothing else. Deterministic given `key`. Raises
+    `InputError` for an unknown algorithm, for models without a conjugate stick-breaking prior and for weighted points.
     """
+    if algorithm not in ALGORITHMS:
+        raise InputError(f"gibbs: no algorithm {algorithm}; there are {', '.join(map(str, ALGORITHMS))} (Neal 2000)")
     prior = checked(posterior, "gibbs", ("sticks",))
     points = jnp.asarray(posterior.data.points, jax.dtypes.canonicalize_dtype(float))
     size = points.shape[0]
@@ -57,7 +63,7 @@ def run(
     begin = lambda key, points: _collapsed.start(key, points, prior, MOST)
     start, _ = posterior.compile("gibbs, start", begin, key_start, points)
     starts = [start(k, points) for k in random.split(key_start, chains)]
-    programs = _Programs(posterior, prior, points, thin, split_merges, length, keep)
+    programs = _Programs(posterior, prior, points, (thin, split_merges, algorithm), length, keep)
     programs.compile(SLOTS, starts[0])
     warm, total = -(-warmup // thin), -(-warmup // thin) + draws_per_chain
     step_keys = random.split(key_chain, (chains, -(-total // length), length))
@@ -95,6 +101,7 @@ def run(
             "draws_per_chain": draws_per_chain,
             "thin": thin,
             "split_merges": split_merges,
+            "algorithm": algorithm,
             "keep_allocations": keep,
         },
         compile_seconds=programs.seconds,
@@ -140,26 +147,29 @@ class _Programs:
     """The compiled chunk for each number of slots, and the seconds that they took."""
 
     def __init__(
-        self, posterior, prior: Conjugate, points: Array, thin: int, split_merges: int, length: int, keep: bool
+        self, posterior, prior: Conjugate, points: Array, moves: tuple[int, int, int], length: int, keep: bool
     ):
-        self.posterior, self.prior, self.points, self.length, self.keep = posterior, prior, points, length, keep
-        self.thin, self.split_merges, self.seconds = thin, split_merges, 0.0
+        self.posterior, self.prior, self.points, self.moves = posterior, prior, points, moves
+        self.length, self.keep, self.seconds = length, keep, 0.0
 
     def compile(self, slots: int, state: _collapsed.State):
         keys = random.split(random.PRNGKey(0), self.length)
-        name = "gibbs", slots, self.thin, self.split_merges, self.keep
+        name = "gibbs", slots, *self.moves, self.keep
         compiled, seconds = self.posterior.compile(name, self._chunk(slots), state, keys, self.points)
         self.seconds += seconds
         return compiled
 
     def _chunk(self, slots: int):
         label_type = np.min_scalar_type(slots - 1)
+        thin, split_merges, algorithm = self.moves
 
         def draw(state, key, points):
             def body(i, state):
-                return _collapsed.step(random.fold_in(key, i), state, points, self.prior, slots, self.split_merges)
+                return _collapsed.step(
+                    random.fold_in(key, i), state, points, self.prior, slots, split_merges, algorithm
+                )
 
-            state = jax.lax.fori_loop(0, self.thin, body, state)
+            state = jax.lax.fori_loop(0, thin, body, state)
             labels = state.labels.astype(label_type) if self.keep else jnp.zeros(0, label_type)
             return state, (_collapsed.kept(state, points, self.prior, slots), labels)
 
