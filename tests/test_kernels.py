@@ -850,7 +850,7 @@ DENSITY_BUGS = [
     ("sticks_density", sticks, "log_density_logits", "no log a", lambda f: lambda l, a: f(l, a) - 3 * jnp.log(a)),
     ("masses_density", jax.scipy.special, "gammaln", "no normaliser", lambda f: lambda x: 0.0 * x),
     ("base_density", gaussian, "multigammaln", "no normaliser", lambda f: lambda x, d: 0.0 * x),
-    ("base_density", gaussian, "log_determinant", "no determinant", lambda f: lambda l: 0.0 * f(l)),
+    ("base_density", gaussian, "log_determinant", "no determinant", lambda f: lambda l, *mean: 0.0 * f(l, *mean)),
     ("base_density", gaussian, "log_inverse_wishart", "df", lambda f: lambda l, df, t: f(l, df + 1, t)),
     ("evidence", conjugate, "multigammaln", "no normaliser", lambda f: lambda x, d: 0.0 * x),
     ("evidence", conjugate, "LOG_PI", "no constant", lambda f: 0.0),
