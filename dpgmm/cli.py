@@ -15,7 +15,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import data, datasets, diagnostics, draws, labelling, loading, methods, partitions, relabelling, report
+from . import (
+    data,
+    datasets,
+    diagnostics,
+    draws,
+    labelling,
+    loading,
+    methods,
+    partitions,
+    projections,
+    relabelling,
+    report,
+)
 from .errors import InputError
 from .fitting import fit as fit_posterior
 
@@ -32,6 +44,10 @@ QUICK = {
 DataArgument = Annotated[str, typer.Argument(help="Name of a data set, or a .csv/.npy file of numbers.")]
 Model = Annotated[str, typer.Option(help="Name of a model, or the path of a model file.")]
 Truncation = Annotated[int, typer.Option(help="Number of components K.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Option of the model, such as covariance=diagonal."),
+]
 Columns = Annotated[str | None, typer.Option(help="Columns of the file, separated by commas.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same machine: same numbers.")]
 Chains = Annotated[int, typer.Option(min=1, help="Chains of NUTS and Gibbs.")]
@@ -48,6 +64,7 @@ def compare(
     model: Model = "stick_breaking",
     methods_: Annotated[str, typer.Option("--methods", help="Methods, separated by commas.")] = "map,svi,nuts",
     truncation: Truncation = 50,
+    set_: Set = None,
     columns: Columns = None,
     chains: Chains = 4,
     warmup: Warmup = 1_000,
@@ -59,7 +76,7 @@ def compare(
     quick: Quick = False,
 ) -> None:
     """Fit one model by several methods, print one table, and leave a run folder with report.html."""
-    posterior = loading.load_model(model)(_data(data_set, columns), truncation=truncation)
+    posterior = loading.load_model(model)(_data(data_set, columns), truncation=truncation, **_model_options(set_))
     names = _methods(methods_)
     folder = _folder(out, posterior.data.name)
     options = _options(quick, chains, warmup, draws_, restarts)
@@ -91,6 +108,7 @@ def fit(
     method: Annotated[str, typer.Option(help="Name of a method.")] = "nuts",
     model: Model = "stick_breaking",
     truncation: Truncation = 50,
+    set_: Set = None,
     columns: Columns = None,
     chains: Chains = 4,
     warmup: Warmup = 1_000,
@@ -104,7 +122,7 @@ def fit(
     """Fit one model by one method and save its draws."""
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent}; make it, or give --out another")
-    posterior = loading.load_model(model)(_data(data_set, columns), truncation=truncation)
+    posterior = loading.load_model(model)(_data(data_set, columns), truncation=truncation, **_model_options(set_))
     if len(names := _methods(method)) > 1:
         raise InputError(f"fit takes one method, found {', '.join(names)}; `dpgmm compare` takes several")
     [name] = names
@@ -212,6 +230,20 @@ def _data(name: str, columns: str | None) -> data.Dataset:
     return data.read(name, columns.split(",") if columns else None)
 
 
+def _model_options(settings: list[str] | None) -> dict[str, Any]:
+    """Options of the model by name, from NAME=VALUE: numbers where they are numbers."""
+    options = {}
+    for setting in settings or []:
+        name, equals, value = setting.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise InputError(f"--set {setting}: give NAME=VALUE, such as --set covariance=diagonal")
+        try:
+            options[name] = float(value)
+        except ValueError:
+            options[name] = value
+    return options
+
+
 def _methods(names: str) -> list[str]:
     chosen = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     unknown = [name for name in chosen if name not in methods.REGISTRY]
@@ -281,7 +313,9 @@ def _show(tree, diagnosis: diagnostics.Diagnosis) -> None:
     )
     shown = draws.answer(tree)
     of = "best restart" if shown is not tree else "all chains"
-    _print_table(diagnostics.sorted_components(shown).head(8), f"Components of {of}, relabelled: sorted by weight")
+    table = report.components(shown, projections.view([shown]))
+    cells = ", mean (scale)" if len(table.columns) and shown["posterior"].sizes["dim"] > 1 else ""
+    _print_table(table.head(8), f"Components of {of}, relabelled: sorted by weight{cells}")
 
 
 def _print_table(frame: pd.DataFrame, title: str) -> None:

@@ -100,7 +100,7 @@ def _content(
         "colours": {name: plots.colour(name) for name in trees},
         "fits": png(plots.fits(trees, seen)),
         "pairs": _pairs(answers, labels, seen) if seen.dim > 1 else {},
-        "components": {name: _components(tree, seen) for name, tree in answers.items()},
+        "components": {name: _records(components(tree, seen)) for name, tree in answers.items()},
         "of": {name: "best restart" if name in paths else "all chains" for name in trees},
         "training": _training(trees["map"], seen) if "map" in paths else None,
         "paths": {name: png(plots.paths(tree, seen)) for name, tree in paths.items()},
@@ -138,16 +138,16 @@ def _pairs(answers: dict[str, xr.DataTree], labels: dict[str, Labelling], seen: 
     }
 
 
-def _components(tree: xr.DataTree, seen: View) -> list[dict[str, Any]]:
-    """Components sorted by weight; D > 1: mean and scale in one cell, of the coordinates that are shown."""
+def components(tree: xr.DataTree, seen: View) -> pd.DataFrame:
+    """`diagnostics.sorted_components`; D > 1: mean and scale in one cell, of the coordinates that are shown."""
     table = diagnostics.sorted_components(tree)
     if seen.dim == 1:
-        return _records(table)
+        return table
     cells = {
         seen.names[d]: [f"{m:.4g} ({s:.3g})" for m, s in zip(table[f"mean_{d}"], table[f"scale_{d}"], strict=True)]
         for d in seen.shown
     }
-    return _records(table[["weight", "weight_sd"]].assign(**cells))
+    return table[["weight", "weight_sd"]].assign(**cells)
 
 
 def _training(tree: xr.DataTree, seen: View) -> dict[str, Any]:
