@@ -118,7 +118,7 @@ def _map(posterior: Posterior, problem: Problem, setting: Setting, restarts: int
 def _svi(posterior: Posterior, problem: Problem, next_fit: Callable) -> Runs:
     """SVI judged by its ELBO, and by the components at the guide's median."""
     tree = fit(posterior, "svi", progress=next_fit(f"{posterior.data.name}: SVI"), **SVI)
-    last = tree["optimisation"].to_dataset()[["weights", "means", "covariances"]].isel(snapshot=-1)
+    last = tree["optimisation"].to_dataset().drop_dims("step").isel(snapshot=-1)
     elbo = np.nan_to_num(np.atleast_1d(tree.attrs["elbo"]), nan=-np.inf)
     return Runs(elbo, truth_found(last, problem.truth), tree.attrs["run_seconds"], tree.attrs["compile_seconds"])
 

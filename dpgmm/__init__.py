@@ -1,6 +1,6 @@
 """Compare inference methods for Dirichlet-process Gaussian mixtures, without being fooled by component labels."""
 
-from . import datasets, diagnostics, draws, methods, partitions, relabelling
+from . import calibration, datasets, diagnostics, draws, exact, methods, partitions, relabelling
 from .data import Dataset
 from .diagnostics import diagnose
 from .errors import InputError
@@ -21,10 +21,12 @@ __all__ = [
     "Posterior",
     "Switching",
     "atlas",
+    "calibration",
     "datasets",
     "diagnose",
     "diagnostics",
     "draws",
+    "exact",
     "fit",
     "load_model",
     "methods",

@@ -101,7 +101,7 @@ def spread(dataset: xr.Dataset) -> np.ndarray:
     Shape of the weights ``(..., K)`` and then ``(D, D)``, full; ``(D,)``, variances; or nothing, one variance for all
     dimensions. Where all components share a covariance it is ``(..., 1, D, D)``.
     """
-    if "variances" in dataset:
+    if "covariances" not in dataset:
         return dataset["variances"].values
     values = dataset["covariances"].values
     return values if "component" in dataset["covariances"].dims else values[..., None, :, :]
@@ -172,7 +172,7 @@ def check(draws: xr.DataTree, where: str = "draws") -> xr.DataTree:
                 f"{where}: no group {group!r} (found {', '.join(draws.children) or 'none'}); see docs/schema.md"
             )
     dataset = draws["posterior"].to_dataset()
-    stored = "variances" if "variances" in dataset else "covariances"
+    stored = "covariances" if "covariances" in dataset or "variances" not in dataset else "variances"
     for name in ("weights", "means", stored):
         known = [d for n, d in SPREADS.values() if n == name] or [DIMENSIONS[name]]
         wanted = [("chain", "draw", *d) for d in known]

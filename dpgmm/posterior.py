@@ -158,7 +158,21 @@ class Posterior:
 
     def _functions(self) -> Hashable:
         """What a program may close over: the model's functions, one by one."""
-        return self.log_prior, self.mixture, self.initial, self.prior_program, tuple(self.transforms.items())
+        functions = self.log_prior, self.mixture, self.initial, self.prior_program, tuple(self.transforms.items())
+        return *functions, _Same(self.conjugate)
+
+
+class _Same:
+    """A key that is equal to that of the same object only, for what cannot be hashed; it keeps the object alive."""
+
+    def __init__(self, it: Any):
+        self.it = it
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.it is other.it
+
+    def __hash__(self) -> int:
+        return id(self.it)
 
 
 def _covariances(scale_trils: Array, means: Array) -> Array:

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from arviz_stats.base.array import array_stats
 from scipy.special import logsumexp
 from scipy.stats import t as student
 
-from . import allocations, panel
+from . import allocations, calibration, panel
 from .data import Dataset
 from .errors import InputError
 
@@ -142,12 +141,9 @@ def k_hat(draws: xr.DataTree) -> float | None:
 
     Source: Vehtari et al. (2024), PSIS; of guides, Yao et al. (2018).
     """
-    stats = draws["sample_stats"].to_dataset()
-    if "log_weight" not in stats:
+    if "log_weight" not in draws["sample_stats"].data_vars:
         return None
-    # psislw takes log likelihoods, of which importance weights are the inverse.
-    row = stats["log_weight"].values[0]
-    value = float(array_stats.psislw(row.max() - row)[1])
+    value = float(calibration.k_hat(draws)[0])
     return value if np.isfinite(value) else None
 
 

@@ -363,3 +363,10 @@ def test_the_study_runs(tmp_path):
     record = json.loads((tmp_path / "calibration.json").read_text())
     assert [r["verdict"] for r in record if r["method"] == "map"] == ["point estimate: no posterior"] * 2
     assert "<img" in (tmp_path / "calibration.html").read_text()
+
+
+def test_too_few_draws_to_rank_among_are_named():
+    p = load_model("stick_breaking")(Dataset(np.array([[0.0], [1.0], [3.0]])), truncation=3)
+    options = {"chains": 1, "warmup": 2, "draws_per_chain": 5}
+    with pytest.raises(InputError, match="blocked_gibbs: 5 draws a fit, and the truth is to be ranked among 9"):
+        calibration.simulate(p, "blocked_gibbs", jax.random.PRNGKey(0), simulations=1, draws=9, **options)

@@ -273,3 +273,11 @@ def test_draws_are_stored_in_the_smallest_form(covariance):
 def test_an_unknown_covariance_is_named():
     with pytest.raises(InputError, match="covariance = 'round': it must be one of full, diagonal, tied, spherical"):
         load_model("stick_breaking")(Dataset(POINTS), covariance="round")
+
+
+@pytest.mark.parametrize("covariance", ["tied", "spherical"])
+def test_calibration_takes_every_covariance(covariance):
+    p = load_model("stick_breaking")(Dataset(POINTS), truncation=3, covariance=covariance)
+    options = {"restarts": 1, "steps": 20, "snapshots": 2}
+    ranks = dpgmm.calibration.simulate(p, "map", jax.random.PRNGKey(0), simulations=2, **options)
+    assert ranks.rank.shape[0] == 2

@@ -186,3 +186,20 @@ def test_loading_what_is_no_tree(tmp_path):
     (tmp_path / "text.nc").write_text("hello")
     with pytest.raises(dpgmm.InputError, match="not a NetCDF file"):
         draws.load(tmp_path / "text.nc")
+
+
+def test_another_prior_is_another_program(posterior):
+    """Programs are kept with the prior that they were compiled for, and a replaced one is another."""
+    options = {"chains": 1, "warmup": 20, "draws_per_chain": 50}
+    prior = posterior.conjugate._replace(concentration=dpgmm.concentration.Concentration(100.0, 1.0))
+    other = dpgmm.posterior.dataclasses.replace(posterior, conjugate=prior)
+    means = [
+        float(dpgmm.fit(p, "blocked_gibbs", **options)["posterior"]["concentration"].mean()) for p in (posterior, other)
+    ]
+    assert means[0] < 20 < 50 < means[1]
+
+
+def test_the_same_prior_is_compiled_once(posterior):
+    options = {"restarts": 1, "steps": 30, "snapshots": 3}
+    again = [dpgmm.fit(posterior, "map", seed=seed, compression=False, **options) for seed in (1, 2)]
+    assert again[0].attrs["compile_seconds"] > again[1].attrs["compile_seconds"] == 0

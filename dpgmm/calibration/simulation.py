@@ -11,6 +11,7 @@ import xarray as xr
 from jax import Array, random
 
 from .. import allocations, exact, mixture
+from .. import draws as schema
 from ..data import Dataset
 from ..distributions import GaussianMixture
 from ..draws import answer
@@ -175,9 +176,16 @@ def _with_labels(key: Array, truth: dict[str, np.ndarray], tree: xr.DataTree, co
     """
     posterior, stats = tree["posterior"].to_dataset(), tree["sample_stats"].to_dataset()
     total = posterior.sizes["chain"] * posterior.sizes["draw"]
+    if total < count and not tree.attrs.get("point_estimate", 0):
+        method = tree.attrs["method"]
+        raise InputError(
+            f"{method}: {total} draws a fit, and the truth is to be ranked among {count}; draw more, or lower draws"
+        )
     kept = np.linspace(0, total - 1, min(count, total)).round().astype(int)
-    thinned = lambda a: a.values.reshape(-1, *a.shape[2:])[kept]
-    of_fit = {name: thinned(posterior[name]) for name in ("weights", "means", "covariances")}
+    of_kept = lambda a: a.reshape(-1, *a.shape[2:])[kept]
+    thinned = lambda a: of_kept(a.values)
+    of_fit = {name: thinned(posterior[name]) for name in ("weights", "means")}
+    of_fit["covariances"] = of_kept(schema.covariances(posterior))
     width = of_fit["weights"].shape[1]
     of_fit["log_joint"] = thinned(stats["log_joint"])
     of_fit["concentration"] = (

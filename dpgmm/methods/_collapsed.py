@@ -59,13 +59,13 @@ def step(
 
     The sweep is `algorithm` 2, 3 or 8 of Neal (2000). Labels stay below `capacity`.
     """
-    key_sweep, key_a, key_base = random.split(key, 3)
+    key_sweep, key_moves, key_a, key_base = random.split(key, 4)
     base = base_of(state, prior)
     tied = base_measure.is_tied(prior.covariance)
     given = key_sweep, state.labels, points, state.concentration, base, capacity, tied
     labels, full = sweep(*given) if algorithm == 3 else _auxiliary.sweep(*given, algorithm)
     for i in range(split_merges if points.shape[0] > 1 else 0):
-        key_split = random.fold_in(key_sweep, i)
+        key_split = random.fold_in(key_moves, i)
         labels, out = split_merge(key_split, labels, points, state.concentration, base, capacity, tied)
         full |= out
     labels = by_appearance(labels, capacity)

@@ -12,8 +12,10 @@ COMPONENTS = ("log_masses", "means", "scale_trils")
 """Sites with one row for each component; `stick_logits` are computed anew from the weights."""
 
 
-def swap(key: Array, parameters: Parameters, posterior: Posterior, proposals: int = 1) -> tuple[Parameters, Array]:
-    """Metropolis proposals to swap two random components: parameters after them, and the number accepted, ``()``.
+def swap(
+    key: Array, parameters: Parameters, posterior: Posterior, proposals: int | None = None
+) -> tuple[Parameters, Array]:
+    """Metropolis proposals, K by default, to swap two components: parameters after them, and the number accepted, ``()``.
 
     Weights, means and covariances of components j and k change places; the likelihood does not notice, so that the swap
     s is accepted with probability ``min(1, p(s(theta)) |det s'(theta)| / p(theta))``, p being the prior density on the
@@ -41,7 +43,7 @@ def swap(key: Array, parameters: Parameters, posterior: Posterior, proposals: in
         return now, jnp.where(accept, of_proposed, value), accepted + accept
 
     start = parameters, posterior.log_prior(parameters), jnp.zeros((), int)
-    parameters, _, accepted = jax.lax.fori_loop(0, proposals, propose, start)
+    parameters, _, accepted = jax.lax.fori_loop(0, size if proposals is None else proposals, propose, start)
     return parameters, accepted
 
 

@@ -60,7 +60,7 @@ def run(
     def swapped(state, data):
         key, key_labels = random.split(state.rng_key)
         parameters = posterior.constrain(unravel(state.z))[0]
-        new, accepted = _permute.swap(key_labels, parameters, posterior, int(posterior.options["truncation"]))
+        new, accepted = _permute.swap(key_labels, parameters, posterior)
         z = jnp.where(accepted > 0, ravel_pytree(posterior.unconstrain(new))[0], state.z)
         energy, gradient = jax.value_and_grad(potential(data))(z)
         return state._replace(z=z, potential_energy=energy, z_grad=gradient, rng_key=key)
