@@ -120,8 +120,7 @@ def row(case: Case, ranks: calibration.Ranks) -> dict[str, Any]:
     """The numbers of one case: `calibration.summary`, bias by VSBC, k-hat where there are importance weights, a verdict."""
     numbers: dict[str, Any] = calibration.summary(ranks)
     bias = calibration.vsbc(ranks)["p"].to_numpy()[ranks.invariant]
-    of_likelihood = ranks.names.index("log likelihood")
-    numbers["truth above"] = float(ranks.rank[:, of_likelihood].mean() / ranks.draws)
+    numbers["truth above"] = float(calibration.inside(ranks)["truth above"].to_dict()["log likelihood"])
     numbers["biased"] = int((bias * len(bias) < 0.05).sum())
     numbers["k-hat"] = float(np.median(ranks.k_hat)) if ranks.k_hat is not None else None
     numbers["k-hat > 0.7"] = float((ranks.k_hat > 0.7).mean()) if ranks.k_hat is not None else None

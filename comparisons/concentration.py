@@ -25,6 +25,7 @@ from dpgmm import concentration, datasets, diagnostics, fit, load_model, plots, 
 from dpgmm.concentration import Concentration
 from dpgmm.data import Dataset
 from dpgmm.study import Estimate, Picture, Section
+from dpgmm.thinning import evenly
 
 QUESTION = """The number of clusters of a Dirichlet-process mixture is read off as if the data had spoken. How much of it is
 the prior on the concentration, and how much the number of points?"""
@@ -85,7 +86,7 @@ def run(out: Path, quick: bool = False) -> dict[str, Any]:
 def thinned(size: int) -> Dataset:
     """So many points of the four Gaussians, evenly spread over their components."""
     points = datasets.four_gaussians().points
-    return Dataset(points[np.linspace(0, len(points) - 1, size).round().astype(int)], name=f"four_gaussians, {size:,}")
+    return Dataset(points[evenly(len(points), size)], name=f"four_gaussians, {size:,}")
 
 
 def _growing_options(size: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
-from . import gaussian, mixture
+from . import mixture
 
 PAIRS = 4_000_000
 """Draw-point-component triples evaluated at a time: 32 MB of float64."""
@@ -48,6 +48,5 @@ def draw(key: Array, weights: np.ndarray, means: np.ndarray, covariances: np.nda
 
 
 def _log_joint(weights: Array, means: Array, covariances: Array, points: Array) -> Array:
-    log_weights = jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))
     of_draw = jax.vmap(mixture.log_joint_density, in_axes=(0, 0, 0, None))
-    return of_draw(log_weights, means, gaussian.factor(covariances, means), points)
+    return of_draw(*mixture.factored(weights, means, covariances), points)

@@ -6,9 +6,10 @@ import numpy as np
 import xarray as xr
 from jax import Array
 
-from . import gaussian, mixture
+from . import mixture
 from .data import Dataset
 from .draws import spread
+from .thinning import evenly
 
 SPREAD, NARROWEST = 48, 16
 """Draws looked at: evenly spaced over chains and draws, and those with the narrowest components that carry data."""
@@ -20,9 +21,7 @@ def largest_error(draws: xr.DataTree, full: Dataset, compressed: Dataset) -> flo
     data = [(jnp.asarray(d.points), jnp.asarray(d.weights)) for d in (full, compressed)]
 
     def error(components: tuple[Array, Array, Array]) -> Array:
-        weights, means, covariances = components
-        mixed = jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)), means, gaussian.factor(covariances, means)
-        exact, approximate = (mixture.log_likelihood(*mixed, *d) for d in data)
+        exact, approximate = (mixture.log_likelihood(*mixture.factored(*components), *d) for d in data)
         return jnp.abs(exact - approximate)
 
     return float(jnp.max(jax.jit(lambda c: jax.lax.map(error, c))(chosen)))
@@ -41,5 +40,4 @@ def _worst_and_spread(draws: xr.DataTree, full: Dataset) -> np.ndarray:
     # One dimension: the variance, stored as a number or as a matrix of one entry.
     smallest = covariances.reshape(*covariances.shape[:2], -1)[..., 0]
     narrowest = np.where(weights * full.total_weight >= 1, smallest, np.inf).min(axis=1)
-    evenly = np.linspace(0, len(weights) - 1, min(SPREAD, len(weights))).astype(int)
-    return np.unique(np.concatenate([evenly, np.argsort(narrowest)[:NARROWEST]]))
+    return np.unique(np.concatenate([evenly(len(weights), SPREAD), np.argsort(narrowest)[:NARROWEST]]))

@@ -13,10 +13,11 @@ import xarray as xr
 from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
 from jax import Array
 
-from . import gaussian, mixture, panel, r_star
+from . import mixture, panel, r_star
 from .affinity import VISIBLE
 from .draws import spread
 from .errors import InputError
+from .thinning import evenly
 
 THRESHOLD = 1.05
 """R-hat above which a quantity counts as not mixed (rank-normalised split R-hat, Vehtari et al. 2021)."""
@@ -123,9 +124,7 @@ def _log_densities(components: tuple[Array, Array, Array], points: Array) -> Arr
     """Log density of every draw's mixture, components with leading axes (chain, draw), to ``(chain, draw, point)``."""
 
     def one(draw):
-        weights, means, covariances = draw
-        log_weights = jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))
-        return mixture.log_density(log_weights, means, gaussian.factor(covariances, means), points)
+        return mixture.log_density(*mixture.factored(*draw), points)
 
     return jax.lax.map(lambda chain: jax.lax.map(one, chain, batch_size=64), components)
 
@@ -189,7 +188,7 @@ def _raw(draws: xr.DataTree) -> dict[str, np.ndarray]:
 
 
 def _rows(data: np.ndarray) -> np.ndarray:
-    return np.unique(np.linspace(0, len(data) - 1, GRID).astype(int))
+    return evenly(len(data), GRID)
 
 
 def _row(values: np.ndarray, without_r_hat: bool, of_r_hat: Callable) -> dict[str, float]:

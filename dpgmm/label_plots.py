@@ -12,6 +12,7 @@ from .draws import best_chain
 from .partitions.partition import Partition
 from .plots import colour, figure
 from .relabelling.labelled import Relabelling
+from .thinning import evenly
 
 
 def permutations(relabelled: Relabelling, count: int = 6) -> Figure:
@@ -29,7 +30,7 @@ def permutations(relabelled: Relabelling, count: int = 6) -> Figure:
         axis.set_yticklabels([f"{after[..., k].mean():.3f}" for k in top] if chain == 0 else [])
     axes[0, 0].set_ylabel("component, by mean weight")
     bar = canvas.colorbar(axes[0, -1].images[0], ax=axes[0, -1], label="original label")
-    ticks = np.unique(np.linspace(0, len(shown) - 1, min(8, len(shown))).astype(int)).tolist()
+    ticks = evenly(len(shown), 8).tolist()
     bar.set_ticks(ticks, labels=[str(shown[t]) for t in ticks])
     return canvas
 

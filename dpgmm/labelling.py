@@ -17,6 +17,7 @@ from .partitions.partition import Partition
 from .relabelling import relabel
 from .relabelling.labelled import Relabelling
 from .switching import Switching, switching
+from .thinning import evenly
 
 FEW = 400
 """Observations that relabelling looks at, where there are more and they cannot be compressed; and the partition's."""
@@ -56,7 +57,7 @@ def few_points(tree: xr.DataTree) -> Dataset:
     if data.dim == 1:
         return compress(data)
     carries = np.flatnonzero(data.weights)
-    rows = carries[np.unique(np.linspace(0, len(carries) - 1, FEW).astype(int))]
+    rows = carries[evenly(len(carries), FEW)]
     return Dataset(data.points[rows], data.weights[rows] * data.total_weight / data.weights[rows].sum())
 
 

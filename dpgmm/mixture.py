@@ -49,6 +49,15 @@ def log_joint_density(log_weights: Array, means: Array, scale_trils: Array, poin
     return log_weights + gaussian.log_density(points[:, None, :], means, scale_trils)
 
 
+def factored(weights: Array, means: Array, covariances: Array) -> tuple[Array, Array, Array]:
+    """Components as draws hold them, to ``(log_weights, means, scale_trils)`` as densities take them.
+
+    A weight that has underflowed counts as the smallest number. Leading axes are kept; `covariances` are matrices or
+    variances, see `dpgmm.gaussian.factor`.
+    """
+    return jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)), means, gaussian.factor(covariances, means)
+
+
 def _chunks(points: Array, omega: Array, num_components: int) -> tuple[Array, Array]:
     """Points ``(C, N', D)`` and weights ``(C, N')``, the last chunk padded with points of weight zero."""
     size = max(1, min(points.shape[0], CHUNK // num_components))

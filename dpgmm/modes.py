@@ -10,6 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from . import affinity
 from .affinity import Heaviest
 from .draws import log_joint_of
+from .thinning import evenly
 
 SAMPLE = 60
 """Draws of a chain among which its most central one is looked for."""
@@ -74,7 +75,7 @@ def atlas(draws: xr.DataTree, same: float = SAME, min_weight: float = affinity.V
 
 def _medoid(chain: Heaviest, num_components: int) -> tuple[int, float]:
     """Position of the draw with the highest mean affinity to others, and the spread of the others about it."""
-    looks = np.unique(np.linspace(0, len(chain.weights) - 1, min(SAMPLE, len(chain.weights))).astype(int))
+    looks = evenly(len(chain.weights), SAMPLE)
     a, b = (i.ravel() for i in np.meshgrid(looks, looks, indexing="ij"))
     similar = affinity.match(chain.at(a), chain.at(b), num_components).affinity.reshape(len(looks), -1)
     best = similar.mean(axis=1).argmax()

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from . import allocations, projections
 from .partitions.partition import Partition
 from .projections import Mixtures, View
+from .thinning import evenly
 
 PALETTE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#111111"
 """Colours of clusters, largest first (after Okabe & Ito 2008); all lesser clusters share `OTHERS`."""
@@ -53,7 +54,7 @@ def window(points: np.ndarray, margin: float = 0.08) -> np.ndarray:
 def rows_shown(weights: np.ndarray, first: np.ndarray | None = None, most: int = POINTS) -> np.ndarray:
     """Rows of points that carry weight: all, or `most` of them evenly spaced, besides those in `first`."""
     rows = np.flatnonzero(weights)
-    spread = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))]
+    spread = rows[evenly(len(rows), most)]
     return spread if first is None else np.union1d(spread, first)
 
 

@@ -14,6 +14,7 @@ from jax import Array
 from . import allocations, base_measure, conjugate, partitions
 from .draws import data_of, log_joint_of, spread
 from .gaussian import BaseMeasure
+from .thinning import evenly
 
 SIZE = 100
 """Observations in the panel, evenly spaced in the order of their first coordinate."""
@@ -54,8 +55,8 @@ def read(draws: xr.DataTree) -> Panel:
     components = sorted_components(posterior)
     points = draws["observed_data"].to_dataset()["points"].values
     order = np.argsort(points[:, 0], kind="stable")
-    positions = order[np.unique(np.linspace(0, len(points) - 1, min(SIZE, len(points))).astype(int))]
-    first = np.unique(np.linspace(0, len(positions) - 1, PAIRS + 1).astype(int))
+    positions = order[evenly(len(points), SIZE)]
+    first = evenly(len(positions), PAIRS + 1)
     pairs = np.stack([first[:-1], first[1:]], axis=1) if len(first) > 1 else np.zeros((1, 2), int)
     chains, length = posterior["weights"].shape[:2]
     flat = [leaf.reshape(chains * length, *leaf.shape[2:]) for leaf in components]

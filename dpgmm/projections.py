@@ -15,6 +15,7 @@ import xarray as xr
 
 from . import draws as schema
 from .draws import best_chain
+from .thinning import evenly
 
 MOST = 6
 """Coordinates that pair plots show, at most."""
@@ -107,8 +108,7 @@ def some_draws(draws: xr.DataTree, count: int) -> Mixtures:
     """At most `count` draws, evenly spaced over all chains, chains one after the other: leading axis (T,)."""
     posterior = draws["posterior"].to_dataset()
     chains, length = posterior.sizes["chain"], posterior.sizes["draw"]
-    each = min(length, max(1, count // chains))
-    chosen = posterior.isel(draw=np.unique(np.linspace(0, length - 1, each).astype(int)))
+    chosen = posterior.isel(draw=evenly(length, max(1, count // chains)))
     return Mixtures(*(leaf.reshape(-1, *leaf.shape[2:]) for leaf in _mixtures(chosen)))
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .thinning import evenly
+
 DRAWS = 2_000
 """Draws at most that the classifier sees."""
 LEAST = 20
@@ -24,7 +26,7 @@ def r_star(features: np.ndarray, ess: float, seed: int = 0) -> tuple[float, floa
     kept = int(min(length, np.nan_to_num(ess) / num_chains, DRAWS / num_chains))
     if kept < LEAST:
         return float("nan"), float("nan")
-    chosen = features[:, np.linspace(0, length - 1, kept).astype(int)].reshape(num_chains * kept, -1)
+    chosen = features[:, evenly(length, kept)].reshape(num_chains * kept, -1)
     chain = np.repeat(np.arange(num_chains), kept)
     parts = train_test_split(chosen, chain, test_size=0.3, stratify=chain, random_state=seed)
     learn, judge, chain_of_learn, chain_of_judge = parts

@@ -10,6 +10,7 @@ from . import affinity
 from .affinity import Heaviest
 from .draws import best_chain, log_joint_of
 from .errors import InputError
+from .thinning import evenly
 
 PROMINENT = 0.01
 """Weight from which on a component's label counts: lesser ones come and go, and would drown what happens to the others."""
@@ -85,7 +86,7 @@ def _of(what: str, group: xr.Dataset, reference, steps_between: float, min_weigh
         raise InputError(f"no component of the {what} has a weight of {min_weight} or more: lower min_weight")
     states, num_components = affinity.heaviest(group, min_weight), group.sizes["component"]
     num_chains, length = states.weights.shape[:2]
-    looks = np.unique(np.linspace(0, length - 1, min(LOOKS, length)).astype(int))
+    looks = evenly(length, LOOKS)
     some = states.at((slice(None), looks))
     return Switching(
         what,

@@ -15,6 +15,7 @@ from scipy.stats import t as student
 from . import allocations, calibration, panel
 from .data import Dataset
 from .errors import InputError
+from .thinning import evenly
 
 NARROW, WIDE = 0.9, 1.1
 """Bounds of the ratio of standard deviations: an interval wholly beyond one of them is a mark."""
@@ -80,10 +81,8 @@ def similarity(draws: xr.DataTree) -> np.ndarray:
     Given a draw allocations are independent with known probabilities: nothing is sampled (Rao-Blackwell).
     """
     posterior, points = draws["posterior"].to_dataset(), draws["observed_data"].to_dataset()["points"].values
-    few = np.argsort(points[:, 0], kind="stable")[np.linspace(0, len(points) - 1, min(PAIRED, len(points))).astype(int)]
-    length = posterior.sizes["draw"]
-    some = np.unique(np.linspace(0, length - 1, min(LOOKED_AT, length)).astype(int))
-    components = panel.sorted_components(posterior.isel(draw=some))
+    few = np.argsort(points[:, 0], kind="stable")[evenly(len(points), PAIRED)]
+    components = panel.sorted_components(posterior.isel(draw=evenly(posterior.sizes["draw"], LOOKED_AT)))
     every = []
     for weights, means, spread in zip(*components, strict=True):
         p = np.asarray(allocations.probabilities(weights, means, spread, points[few]))

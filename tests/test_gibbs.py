@@ -18,7 +18,7 @@ SLOW = lambda values: pytest.param(*values, marks=pytest.mark.slow)
 CHAINS, SWEEPS, DISCARD, EVERY = 64, 2_000, 100, 40
 
 
-def collapsed(p, split_merges=0, components=True, algorithm=3):
+def collapsed(p, split_merges=0, components=True, algorithm=3, chains=CHAINS):
     """Many chains side by side: labels ``(chains, sweeps, n)`` and the density under a thinned lot of components."""
     points, prior, slots = jnp.asarray(p.data.points), p.conjugate, p.data.size + 1
 
@@ -41,7 +41,7 @@ def collapsed(p, split_merges=0, components=True, algorithm=3):
         )
         return states.labels, density(p, sites)
 
-    return jax.jit(jax.vmap(chain))(random.split(random.PRNGKey(3), CHAINS))
+    return jax.jit(jax.vmap(chain))(random.split(random.PRNGKey(3), chains))
 
 
 def density(p, sites):
@@ -50,7 +50,7 @@ def density(p, sites):
     return jax.vmap(of_draw)(sites).mean(axis=0)
 
 
-def blocked(p, sweeps=SWEEPS, discard=DISCARD):
+def blocked(p, sweeps=SWEEPS, discard=DISCARD, chains=CHAINS):
     """The same for the blocked sampler, which forgets its start more slowly."""
     points, prior = jnp.asarray(p.data.points), p.conjugate
 
@@ -66,7 +66,7 @@ def blocked(p, sweeps=SWEEPS, discard=DISCARD):
         states = jax.tree.map(lambda leaf: leaf[discard:], states)
         return states.labels, density(p, jax.tree.map(lambda leaf: leaf[::EVERY], states.parameters))
 
-    return jax.jit(jax.vmap(chain))(random.split(random.PRNGKey(3), CHAINS))
+    return jax.jit(jax.vmap(chain))(random.split(random.PRNGKey(3), chains))
 
 
 def compare(labels, densities, truth):
@@ -126,6 +126,22 @@ def test_blocked_gibbs_is_exact_labels_included(points, model, truncation, covar
     assert distance <= 0.01
     assert max(deviations.values()) < 4
     assert deviations_of_labels(labels, truth) < 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("points", [GALAXIES, PLANE], ids=["galaxies", "plane"])
+def test_many_chains_are_within_three_errors(points):
+    """Eight times the chains, and nothing further than three standard errors, labels included."""
+    p = posterior(points)
+    distance, deviations = compare(*collapsed(p, chains=8 * CHAINS), exact.partitions(p))
+    assert distance <= 0.005
+    assert max(deviations.values()) <= 3
+    truth = exact.allocations(p)
+    labels, densities = blocked(p, 2 * SWEEPS, 500, 8 * CHAINS)
+    distance, deviations = compare(labels, densities, truth.partitions)
+    assert distance <= 0.005
+    assert max(deviations.values()) <= 3
+    assert deviations_of_labels(labels, truth) <= 3
 
 
 def deviations_of_labels(labels, truth):

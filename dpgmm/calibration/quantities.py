@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import entr
 
-from .. import gaussian, mixture
+from .. import mixture
 
 
 class Draw(NamedTuple):
@@ -27,14 +27,9 @@ class Draw(NamedTuple):
     points: Array
     at: Array
 
-    @property
-    def log_weights(self) -> Array:
-        """Log weights ``(K,)``; one that has underflowed counts as the smallest number."""
-        return jnp.log(jnp.maximum(self.weights, jnp.finfo(self.weights.dtype).tiny))
-
     def log_components(self, points: Array) -> Array:
         """``log w_k N(x_n | mu_k, Sigma_k)``, ``(N, K)``."""
-        return mixture.log_joint_density(self.log_weights, self.means, gaussian.cholesky(self.covariances), points)
+        return mixture.log_joint_density(*mixture.factored(self.weights, self.means, self.covariances), points)
 
     def log_density(self, points: Array) -> Array:
         """``log sum_k w_k N(x_n | mu_k, Sigma_k)``, ``(N,)``."""

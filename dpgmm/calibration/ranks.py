@@ -80,7 +80,8 @@ def inside(ranks: Ranks, level: float = LEVEL) -> pd.DataFrame:
     twenty calibrated quantities leaves. `p, all`: p adjusted for the number of quantities by Holm (1979), valid however they
     depend on each other; `inside, all` says that it exceeds ``1 - level``, and this is what a verdict should go by.
     `coverage`: share of truths within the central 90 % interval of the draws, NaN for fewer than `FEWEST` draws.
-    `truth above`: mean of the PIT. Raises `InputError` for a level outside (0, 1).
+    `truth above`: mean share of a fit's draws that lie below the truth, one half under calibration. Raises `InputError`
+    for a level outside (0, 1).
     """
     if not 0 < level < 1:
         raise InputError(f"level = {level}: it must be a number between 0 and 1")
@@ -96,7 +97,7 @@ def inside(ranks: Ranks, level: float = LEVEL) -> pd.DataFrame:
             "inside, all": adjusted > 1 - level,
             "p, all": adjusted,
             "coverage": covered if ranks.draws >= FEWEST else np.nan,
-            "truth above": shares.mean(axis=0),
+            "truth above": ranks.rank.mean(axis=0) / ranks.draws,
         },
         index=pd.Index(ranks.names, name="quantity"),
     )

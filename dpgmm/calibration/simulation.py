@@ -18,6 +18,7 @@ from ..draws import answer
 from ..errors import InputError
 from ..methods import REGISTRY
 from ..posterior import Parameters, Posterior
+from ..thinning import evenly
 from . import quantities
 from .quantities import QUANTITIES, Draw
 from .ranks import Ranks
@@ -181,7 +182,7 @@ def _with_labels(key: Array, truth: dict[str, np.ndarray], tree: xr.DataTree, co
         raise InputError(
             f"{method}: {total} draws a fit, and the truth is to be ranked among {count}; draw more, or lower draws"
         )
-    kept = np.linspace(0, total - 1, min(count, total)).round().astype(int)
+    kept = evenly(total, count)
     of_kept = lambda a: a.reshape(-1, *a.shape[2:])[kept]
     thinned = lambda a: of_kept(a.values)
     of_fit = {name: thinned(posterior[name]) for name in ("weights", "means")}

@@ -1,0 +1,114 @@
+"""A No-U-Turn transition of the stick-breaking model: right as it is, and wrong with each planted bug."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from joint import (
+    Check,
+    components,
+    concentrations,
+    every_bug,
+    every_kernel,
+    labels_of,
+    points_of,
+    stick_weights,
+    verdict,
+)
+from numpyro.infer.hmc import hmc
+
+from dpgmm import Dataset, load_model, mixture, sticks
+
+POSTERIOR = load_model("stick_breaking")(Dataset(np.array([-1.0, 0.4, 2.0])), truncation=2, shape=2.0, rate=1.0)
+STEP_SIZE, DEPTH = 0.2, 4
+to_coordinates = jax.jit(jax.vmap(POSTERIOR.unconstrain))
+
+
+def of_model(rng):
+    """Coordinates of a model of two components, from parameters by numpy, with three points."""
+    a = concentrations(rng)
+    logits, weights = stick_weights(rng, a, 2)
+    means, trils = components(rng, 2, POSTERIOR.conjugate.base)
+    points = points_of(rng, labels_of(rng, weights, 3), means, trils)
+    sites = {"concentration": a, "stick_logits": logits, "means": means, "scale_trils": trils}
+    return {"u": jax.device_get(to_coordinates(sites)), "points": points}
+
+
+def jacobian(u):
+    return POSTERIOR.constrain(u)[1]
+
+
+def likelihood(parameters, points):
+    return mixture.log_likelihood(*POSTERIOR.mixture(parameters), points)
+
+
+def target(u, points):
+    parameters = POSTERIOR.constrain(u)[0]
+    return POSTERIOR.log_prior(parameters) + likelihood(parameters, points) + jacobian(u)
+
+
+def nuts_step(key, s):
+    """One transition of fixed step size, as in the method but for adaptation."""
+    init, sample = hmc(lambda u: -target(u, s["points"]), algo="NUTS")
+    options = {"num_warmup": 0, "step_size": STEP_SIZE, "adapt_step_size": False, "adapt_mass_matrix": False}
+    return {"u": sample(init(s["u"], max_tree_depth=DEPTH, rng_key=key, **options)).z}
+
+
+def look_at_coordinates(s):
+    u, x = s["u"], s["points"][..., 0]
+    mean, spread = x.mean(axis=1), np.log(x.std(axis=1))
+    return {
+        "a": u["concentration"],
+        "logit": u["stick_logits"][:, 0],
+        "logit and a": u["stick_logits"][:, 0] - u["concentration"],
+        "mean": u["means"][:, 0, 0],
+        "mean from the points": u["means"][:, 0, 0] - mean,
+        "log sd": u["scale_trils"][:, 0, 0],
+        "log sd from the points": u["scale_trils"][:, 0, 0] - spread,
+        "distance": np.abs(u["means"][:, 0, 0] - u["means"][:, 1, 0]),
+    }
+
+
+def no_jacobian(f, on):
+    return lambda u: jnp.where(on, 0.0, f(u))
+
+
+def likelihood_too_weak(f, on):
+    return lambda *args: f(*args) * jnp.where(on, 0.1, 1.0)
+
+
+def log_a_dropped(f, on):
+    return lambda logits, a: f(logits, a) - on * logits.shape[-1] * jnp.log(a)
+
+
+HERE = sys.modules[__name__]
+
+NUTS = Check(
+    of_model,
+    nuts_step,
+    look_at_coordinates,
+    [
+        (HERE, "jacobian", no_jacobian),
+        (HERE, "likelihood", likelihood_too_weak),
+        (sticks, "log_density_logits", log_a_dropped),
+    ],
+    steps=3,
+    slow=True,
+)
+
+CHECKS = {
+    "No-U-Turn transition": NUTS,
+}
+
+
+@every_kernel(CHECKS)
+def test_a_kernel_leaves_the_joint_distribution_alone(check):
+    found = verdict(check)
+    assert found.passed, found
+
+
+@every_bug(CHECKS)
+def test_a_planted_bug_changes_it(check, which):
+    found = verdict(check, which)
+    assert not found.passed, found
