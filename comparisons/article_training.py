@@ -29,12 +29,12 @@ from jax import Array, lax, vmap
 from jax.example_libraries import optimizers
 from jax.scipy import stats
 from jax.scipy.special import logsumexp
-from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
 from dpgmm import datasets, loading
 from dpgmm.data import Dataset
+from dpgmm.study import wide_console
 
 article = loading.load("article", "models")
 
@@ -108,7 +108,7 @@ class PlainRun:
 
 def run(out: Path, quick: bool = False, progress: bool = True) -> dict[str, Any]:
     """Time and compare, print a table, write ``out/article_training.json``. `quick`: 300 steps instead of 10,000."""
-    console = Console()
+    console = wide_console()
     steps, turns = (300, 3) if quick else (STEPS, 5)
     data = datasets.four_gaussians()
     with console.status("compiling") if progress else nullcontext(console) as status:

@@ -20,6 +20,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dpgmm import Dataset, Posterior, calibration, load_model, report
+from dpgmm.study import wide_console
 
 POINTS = 20
 """Points of a simulated data set."""
@@ -68,7 +69,7 @@ CASES = (
 
 def run(out: Path, quick: bool = False) -> list[dict[str, Any]]:
     """Refit, rank, draw; print a table, a row a case. `quick`: 2 simulations of short runs, to see that all works."""
-    console, rows, sections, record = Console(), [], [], []
+    console, rows, sections, record = wide_console(), [], [], []
     try:
         for case, ranks in _ranks(console, quick):
             rows.append(row(case, ranks))

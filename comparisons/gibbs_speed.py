@@ -29,11 +29,11 @@ import jax
 import numpy as np
 import xarray as xr
 from arviz_stats.sampling_diagnostics import ess
-from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import adjusted_rand_score
 
 from dpgmm import Dataset, Posterior, clusters, conjugate, fit, load_model, partitions
+from dpgmm.study import wide_console
 
 WEIGHTS = np.array([0.35, 0.25, 0.2, 0.15, 0.05])
 MEANS = np.array([[0.0, 0.0], [3.0, 1.0], [-3.0, 2.0], [1.0, -4.0], [5.0, 5.0]])
@@ -84,7 +84,7 @@ TIMED = "collapsed", "blocked"
 
 def run(out: Path, quick: bool = False) -> dict[str, Any]:
     """Time, trace, print the tables, write ``out/gibbs_speed.json``. `quick`: a thousand points, no split-merge."""
-    console, plan = Console(), QUICK if quick else FULL
+    console, plan = wide_console(), QUICK if quick else FULL
     with console.status("timing sweeps"):
         speed = _speed(plan)
     size, chains, by_method = plan.mixing

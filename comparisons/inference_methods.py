@@ -40,6 +40,7 @@ from dpgmm import (
     yardsticks,
 )
 from dpgmm.draws import answer
+from dpgmm.study import wide_console
 from dpgmm.yardsticks import Clock, held_out, interval
 
 
@@ -175,9 +176,7 @@ def fitted(
 
 def run(out: Path, quick: bool = False, calibration: Path | None = None) -> dict[str, Any]:
     """Fit, measure, draw; print the tables. `quick`: galaxies, two methods, short runs. `calibration`: its JSON file."""
-    console, plan = Console(), QUICK if quick else FULL
-    if not console.is_terminal:
-        console.width = 170  # A pipe has no width to fit.
+    console, plan = wide_console(), QUICK if quick else FULL
     rows = yardsticks.calibration_rows(calibration or out / "calibration.json", calibration is not None)
     with _bar(console, plan) as next_fit:
         data = {name: measured(name, problem, plan, next_fit) for name, problem in plan.problems.items()}
@@ -269,12 +268,15 @@ def enumerated(model: str, names: tuple[str, ...], plan: Plan, next_fit: Callabl
     eight = Dataset(datasets.galaxies().points[list(EIGHT)], name="eight galaxies")
     posterior = load_model(model)(eight, truncation=TRUNCATED)
     truncated, pairs = exact.allocations(posterior).partitions, np.triu_indices(eight.size, 1)
+    untruncated = (
+        exact.partitions(posterior) if any(CONTENDERS[name].method == "gibbs" for name in names) else truncated
+    )
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
     for seed, name in product(range(plan.repeats), names):
         method, own = CONTENDERS[name]
         clock = Clock(next_fit(f"eight galaxies, {model}, repeat {seed + 1}", name))
         tree = fit(posterior, method, seed=seed, compression=False, progress=clock, **plan.exact_effort[method] | own)
-        truth = exact.partitions(posterior) if method == "gibbs" else truncated
+        truth = untruncated if method == "gibbs" else truncated
         clusters, together = yardsticks.of_partition(answer(tree))
         variation = 0.5 * np.abs(clusters - truth.num_clusters).sum()
         distance = np.abs(together - truth.similarity)[pairs].mean()

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from rich.console import Console
 from rich.table import Table
 
 from dpgmm import datasets, diagnostics, draws, fit, label_plots, labelling, load_model, relabel, relabelling, report
+from dpgmm.study import wide_console
 
 
 class Problem(NamedTuple):
@@ -50,7 +50,7 @@ THINNED = 100
 
 def run(out: Path, quick: bool = False) -> dict[str, Any]:
     """Fit, measure, draw; print a table of the numbers. `quick`: short runs and 5 components, to see that all works."""
-    console, numbers, sections, agreements = Console(), {}, {}, {}
+    console, numbers, sections, agreements = wide_console(), {}, {}, {}
     for problem in PROBLEMS:
         with console.status(problem.title):
             trees = _fitted(problem, quick)

@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from dpgmm import relabelling
 from dpgmm.relabelling import Gaussians
+from dpgmm.study import wide_console
 
 REAL = Path(__file__).resolve().parents[1] / "tests" / "data" / "five_components.npz"
 R_SECONDS = {
@@ -61,7 +61,7 @@ def run(out: Path, quick: bool = False) -> dict[str, Any]:
 
     `quick`: fewer repeats, and a twentieth of the large case.
     """
-    console, repeats = Console(), 3 if quick else 9
+    console, repeats = wide_console(), 3 if quick else 9
     size = (1_000, 500, 10) if quick else LARGE
     with console.status("timing, and the large case in a process of its own"):
         rows, large = _rows(repeats), _in_a_child(size)

@@ -66,8 +66,10 @@ def similarity_distances(numbers: dict[str, Any], methods: dict[str, str]) -> Fi
 def exact_distances(numbers: dict[str, Any], methods: dict[str, str]) -> Figure:
     """Distances to the exact answer for few points, one panel a model and distance."""
     distances = {"total variation": "number of clusters, total variation", "similarity": "similarity, difference"}
-    rows = len(numbers["exact"])
-    canvas, axes = plots.figure(rows, len(distances), height=0.8 + 2.4 * rows, width=10)
+    # A panel is as high as it has rows, besides its title and labels.
+    heights = [1 + len(of_model) for of_model in numbers["exact"].values()]
+    size = {"height": 1.2 + 0.45 * sum(heights), "width": 10}
+    canvas, axes = plots.figure(len(heights), len(distances), **size, height_ratios=heights)
     for line, (model, of_model) in zip(axes, numbers["exact"].items(), strict=True):
         for axis, (distance, label) in zip(line, distances.items(), strict=True):
             for row, (who, d) in enumerate(of_model.items()):
@@ -93,5 +95,5 @@ def _dot(axis: Axes, height: float, interval: Any, style: dict[str, Any]) -> Non
 
 def _names(axis: Axes, names: Any, first: bool) -> None:
     axis.set_yticks(range(len(names)), list(names) if first else [""] * len(names))
-    axis.invert_yaxis()
+    axis.set_ylim(len(names) - 0.5, -0.5)
     axis.grid(axis="x", alpha=0.25)

@@ -1,5 +1,7 @@
 """The report's pictures: matplotlib figures from DataTrees, one function each. Captions are the report's."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -19,10 +21,10 @@ def colour(method: str) -> str:
     return COLOURS.get(method, "#555555")
 
 
-def figure(rows: int = 1, columns: int = 1, height: float = 3.6, width: float = 9.0):
-    """A figure that owns no global state, with its axes as an array (rows, columns)."""
+def figure(rows: int = 1, columns: int = 1, height: float = 3.6, width: float = 9.0, **grid: Any):
+    """A figure that owns no global state, with its axes as an array (rows, columns); `grid`: options of `subplots`."""
     canvas = Figure(figsize=(width, height), layout="constrained")
-    return canvas, canvas.subplots(rows, columns, squeeze=False)
+    return canvas, canvas.subplots(rows, columns, squeeze=False, **grid)
 
 
 def fits(trees: dict[str, xr.DataTree], seen: View) -> Figure:

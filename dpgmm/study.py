@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,18 @@ from .errors import InputError
 
 BATCHES = 10
 """Batches of consecutive draws that every chain is cut into for a Monte Carlo standard error."""
+
+
+PIPE = 170
+"""Columns where nothing has a width to fit: enough for every table."""
+
+
+def wide_console() -> Console:
+    """A console as wide as its terminal; `PIPE` columns wide where the output goes to a pipe or a file."""
+    found = Console()
+    if not found.is_terminal and "COLUMNS" not in os.environ:
+        found.width = PIPE
+    return found
 
 
 class Estimate(NamedTuple):
@@ -94,9 +107,7 @@ def leave(
 
     Every number must be finite or None: JSON knows no others.
     """
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140  # A pipe has no width to fit.
+    console = wide_console()
     out.mkdir(parents=True, exist_ok=True)
     partial = out / f"{name}.json.partial"
     partial.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
