@@ -19,7 +19,7 @@ from jax import Array, random
 
 from . import distributions, gaussian, transforms
 from .data import Dataset
-from .errors import InputError
+from .errors import InputError, above
 from .gaussian import BaseMeasure
 
 COVARIANCES = "full", "diagonal", "tied", "spherical"
@@ -45,15 +45,10 @@ def scaled_to(
         raise InputError(f"model option covariance = {covariance!r}: it must be one of {', '.join(COVARIANCES)}")
     size = data.dim if is_triangular(covariance) else 1
     df = size + 3.0 if df is None else df
+    above(0, component_scale=component_scale)
     kappa = component_scale**2 if kappa is None else kappa
-    checks = {
-        "component_scale": (component_scale, 0),
-        "kappa": (kappa, 0),
-        "df": (df, size + 1),
-    }
-    for name, (value, bound) in checks.items():
-        if not (math.isfinite(value) and value > bound):
-            raise InputError(f"model option {name} = {value}: it must be a number above {bound}")
+    above(0, kappa=kappa)
+    above(size + 1, df=df)
     typical = component_scale * jnp.asarray(data.scale)
     return BaseMeasure(
         mean=jnp.asarray(data.mean),

@@ -41,6 +41,9 @@ QUICK = {
     "blocked_gibbs": {"chains": 2, "warmup": 20, "draws_per_chain": 50},
 }
 
+OTHERWISE = {"data": "as the first argument", "truncation": "by --truncation"}
+"""How to give what is no option of --set."""
+
 DataArgument = Annotated[str, typer.Argument(help="Name of a data set, or a .csv/.npy file of numbers.")]
 Model = Annotated[str, typer.Option(help="Name of a model, or the path of a model file.")]
 Truncation = Annotated[int, typer.Option(help="Number of components K.")]
@@ -78,6 +81,8 @@ def compare(
     """Fit one model by several methods, print one table, and leave a run folder with report.html."""
     posterior = loading.load_model(model)(_data(data_set, columns), truncation=truncation, **_model_options(set_))
     names = _methods(methods_)
+    for name in names:
+        methods.check(name, posterior)
     folder = _folder(out, posterior.data.name)
     options = _options(quick, chains, warmup, draws_, restarts)
     settings = {
@@ -237,6 +242,10 @@ def _model_options(settings: list[str] | None) -> dict[str, Any]:
         name, equals, value = setting.partition("=")
         if not (name.isidentifier() and equals and value):
             raise InputError(f"--set {setting}: give NAME=VALUE, such as --set covariance=diagonal")
+        if name in ("data", "truncation"):
+            raise InputError(
+                f"--set {setting}: no option of the model's prior; give the {name} itself, {OTHERWISE[name]}"
+            )
         try:
             options[name] = float(value)
         except ValueError:
@@ -246,9 +255,8 @@ def _model_options(settings: list[str] | None) -> dict[str, Any]:
 
 def _methods(names: str) -> list[str]:
     chosen = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    unknown = [name for name in chosen if name not in methods.REGISTRY]
-    if unknown or not chosen:
-        raise InputError(f"no method {(unknown or [names])[0]!r}; there are {', '.join(methods.REGISTRY)}")
+    for name in chosen or [names]:
+        methods.find(name)
     return chosen
 
 

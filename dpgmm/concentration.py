@@ -8,10 +8,17 @@ import numpy as np
 from jax import Array, random
 from scipy.stats import gamma
 
-NODES = 4_001
-"""Nodes of the trapezoid over log a: the integrand is analytic and dies at both ends, so the error is that of rounding."""
+from .errors import InputError
+
+STEP = 0.1
+"""Distance of nodes in log a, at most. The integrand is analytic for ``|Im log a| < pi/2`` and dies at both ends, so that a
+trapezoid's error is about ``exp(-pi^2 / STEP)``, less than that of rounding."""
+NODES = 1_000_000
+"""Nodes at most."""
 NATS = 45.0
 """How far the integrand falls before it is cut off, at either end."""
+SMALLEST = -700.0
+"""Smallest log a: below, numbers underflow."""
 
 
 class Concentration(NamedTuple):
@@ -24,16 +31,25 @@ class Concentration(NamedTuple):
 def nodes(prior: Concentration | float, num_points: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes ``a (Q,)`` and log weights ``(Q,)`` of an integral over the prior of a; a fixed value is one node.
 
-    For integrands like ``a^k Gamma(a) / Gamma(a + n)``, with n up to `num_points`: trapezoid over log a.
+    For integrands like ``a^k Gamma(a) / Gamma(a + n)``, with n up to `num_points`: trapezoid over log a, of which such an
+    integrand has a standard deviation of ``(shape + n)^{-1/2}`` or more. Raises `InputError` where the prior itself does
+    not integrate to one, its shape being too small or too large.
     """
     if not isinstance(prior, Concentration):
         return np.array([float(prior)]), np.zeros(1)
     shape, rate = prior
-    low = -NATS / shape - max(0.0, np.log(rate))
+    low = max(SMALLEST, -NATS / shape - max(0.0, np.log(rate)))
     high = np.log((2 * NATS + 4 * (shape + num_points)) / rate)
-    log_a = np.linspace(low, high, NODES)
+    step = min(STEP, 0.5 / np.sqrt(shape + num_points))
+    log_a = np.linspace(low, high, int(min(NODES, np.ceil((high - low) / step))))
     a = np.exp(log_a)
-    return a, gamma.logpdf(a, shape, scale=1 / rate) + log_a + np.log(log_a[1] - log_a[0])
+    log_weights = gamma.logpdf(a, shape, scale=1 / rate) + log_a + np.log(log_a[1] - log_a[0])
+    if abs(np.exp(log_weights).sum() - 1) > 1e-6:
+        raise InputError(
+            f"concentration ~ Gamma({shape:g}, {rate:g}): it cannot be integrated out by quadrature; give a shape between"
+            " 0.03 and a million, or a fixed concentration"
+        )
+    return a, log_weights
 
 
 def given_clusters(key: Array, a: Array, num_clusters: Array, num_points: int, prior: Concentration) -> Array:

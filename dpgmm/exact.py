@@ -7,6 +7,7 @@ integrated out by quadrature. All numbers are float64 by numpy's own arithmetic.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 from scipy.special import gammaln, multigammaln  # pyright: ignore[reportAttributeAccessIssue]  # not annotated
@@ -16,7 +17,7 @@ from . import concentration as prior_of
 from . import conjugate
 from .base_measure import is_tied
 from .concentration import Concentration
-from .errors import InputError
+from .errors import InputError, above
 from .gaussian import BaseMeasure
 from .posterior import Conjugate, Posterior
 
@@ -24,6 +25,10 @@ LARGEST = 10
 """Points of which all partitions are taken: Bell(10) = 115,975."""
 ALLOCATIONS = 2_000_000
 """Largest number K^n of labelled allocations."""
+COUNTS = 2_000_000
+"""Largest number of different counts ``(n_1, .., n_K)``, times K."""
+AT_A_TIME = 10_000_000
+"""Numbers held at a time, over counts, components and nodes of the concentration."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,10 +85,14 @@ def partitions(posterior: Posterior, *, concentration: float | None = None, at: 
 
     ``p(partition | x) ~ E_a[Gamma(a) / Gamma(a + n) a^k] prod_c Gamma(n_c) m(x_c)``, with ``m`` a cluster's evidence and
     the expectation over the posterior's prior of a, or at the value `concentration`. The truncation plays no role.
-    Sources: Antoniak (1974); Escobar & West (1995). Raises `InputError` for more than 10 points, weighted points, or a
-    model without a conjugate prior.
+    Sources: Antoniak (1974); Escobar & West (1995). Raises `InputError` for more than 10 points, weighted points, a model
+    without a conjugate prior, or one whose weights are not those of a Dirichlet process.
     """
     points, prior = _checked(posterior)
+    if prior.weights != "sticks":
+        raise InputError(
+            f"model {posterior.name}: no Dirichlet process, but a finite mixture; give exact.allocations it"
+        )
     n, at = len(points), _at(posterior, at)
     labels = all_partitions(n)
     sets = Sets(points, prior, at)
@@ -105,16 +114,18 @@ def allocations(
 
     The prior of an allocation with counts ``n_k``, given a, is ``prod_{k<K} B(1 + n_k, a + sum_{j>k} n_j) / B(1, a)`` under
     sticks and ``Gamma(a) / Gamma(a + n) prod_k Gamma(n_k + a/K) / Gamma(a/K)`` under a symmetric Dirichlet; a is integrated
-    out, or fixed at `concentration`. Raises `InputError` as `partitions` does, and where K^n exceeds 2,000,000.
+    out, or fixed at `concentration`. Raises `InputError` for more than 10 points, weighted points, a model without a
+    conjugate prior, and where K^n exceeds 2,000,000 or K times the number of different counts does.
     """
     points, prior = _checked(posterior)
     n, num_components, at = len(points), int(posterior.options["truncation"]), _at(posterior, at)
-    if num_components**n > ALLOCATIONS:
+    if num_components**n > ALLOCATIONS or num_components * math.comb(n + num_components - 1, n) > COUNTS:
         raise InputError(
-            f"{num_components}^{n} labelled allocations are too many: at most {ALLOCATIONS:,} are enumerated;"
-            " give fewer points or a smaller truncation"
+            f"{num_components}^{n} labelled allocations are too many: at most {ALLOCATIONS:,} are enumerated, and fewer of"
+            " few points in many components; give fewer points or a smaller truncation"
         )
-    labels = np.stack(np.unravel_index(np.arange(num_components**n), (num_components,) * n), axis=1).astype(np.int8)
+    labels = np.stack(np.unravel_index(np.arange(num_components**n), (num_components,) * n), axis=1)
+    labels = labels.astype(np.min_scalar_type(num_components - 1))
     sets = Sets(points, prior, at)
     members = sets.of(labels, num_components)
     log_prior, seats = _labelled_prior(sets.sizes[members], prior.weights, _prior(prior, concentration))
@@ -129,7 +140,10 @@ def allocations(
 
 
 def truncation(posterior: Posterior, *, concentration: float | None = None) -> Truncation:
-    """How far the truncated posterior of partitions is from that of the full process. Raises `InputError` likewise."""
+    """How far the truncated posterior of partitions is from that of the full process.
+
+    Raises `InputError` as `partitions` and `allocations` do.
+    """
     full = partitions(posterior, concentration=concentration)
     short = allocations(posterior, concentration=concentration).partitions
     prior = _prior(_checked(posterior)[1], concentration)
@@ -255,26 +269,37 @@ def _log_crp(prior: Concentration | float, n: int) -> dict[int, np.ndarray]:
 def _labelled_prior(counts: np.ndarray, weights: str, prior: Concentration | float) -> tuple[np.ndarray, np.ndarray]:
     """Log prior of allocations with these counts, ``(Z,)``, and the weights they let expect, ``(Z, K)``."""
     different, which = np.unique(counts, axis=0, return_inverse=True)
-    a, log_weights = prior_of.nodes(prior, int(counts[0].sum()))
-    given = {"sticks": _log_sticks, "dirichlet": _log_dirichlet}[weights]
-    integrate = lambda c: np.array([logsumexp(log_weights + given(row, a)) for row in c])
-    log_prior = integrate(different)
-    more = [integrate(different + one) for one in np.eye(counts.shape[1], dtype=int)]
-    return log_prior[which], np.exp(np.stack(more, axis=1) - log_prior[:, None])[which]
+    a, log_nodes = prior_of.nodes(prior, int(counts[0].sum()))
+    given, log_prior, expected = {"sticks": _sticks, "dirichlet": _dirichlet}[weights], [], []
+    for some in np.array_split(different, -(-different.size * len(a) // AT_A_TIME)):
+        log_given, mean = given(some, a)
+        log_prior.append(logsumexp(log_nodes + log_given, axis=1))
+        of_a = np.exp(log_nodes + log_given - log_prior[-1][:, None])
+        expected.append((mean @ of_a[:, :, None])[:, :, 0])
+    return np.concatenate(log_prior)[which], np.concatenate(expected)[which]
 
 
-def _log_sticks(counts: np.ndarray, a: np.ndarray) -> np.ndarray:
-    """Log prior of one allocation with counts ``(K,)`` under truncated sticks, at every a: a product of Beta functions."""
-    after = counts[::-1].cumsum()[::-1] - counts
-    here, after = counts[:-1, None], after[:-1, None]
-    return (np.log(a) + gammaln(1 + here) + gammaln(a + after) - gammaln(1 + a + here + after)).sum(axis=0)
+def _sticks(counts: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log prior of allocations with counts ``(U, K)`` under truncated sticks, at every a, ``(U, Q)``, and mean weights.
+
+    A product of Beta functions. Given counts and a, sticks are ``Beta(1 + n_k, a + sum_{j>k} n_j)``, and the mean weights,
+    ``(U, K, Q)``, products of their means.
+    """
+    here, after = counts[:, :-1], (counts[:, ::-1].cumsum(axis=1)[:, ::-1] - counts)[:, :-1]
+    log_gamma = gammaln(a + np.arange(counts[0].sum() + 2)[:, None])
+    of_beta = np.log(a) + log_gamma[after] - log_gamma[1 + here + after]
+    log_prior = of_beta.sum(axis=1) + gammaln(1 + here).sum(axis=1, keepdims=True)
+    v = (1 + here)[:, :, None] / (1 + a + (here + after)[:, :, None])
+    one = np.ones((len(counts), 1, len(a)))
+    return log_prior, np.concatenate([v, one], axis=1) * np.concatenate([one, np.cumprod(1 - v, axis=1)], axis=1)
 
 
-def _log_dirichlet(counts: np.ndarray, a: np.ndarray) -> np.ndarray:
+def _dirichlet(counts: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same under ``Dirichlet(a/K, .., a/K)`` weights."""
-    share = a / len(counts)
-    of_components = gammaln(counts[:, None] + share) - gammaln(share)
-    return gammaln(a) - gammaln(a + counts.sum()) + of_components.sum(axis=0)
+    share, n = a / counts.shape[1], counts[0].sum()
+    log_gamma = gammaln(share + np.arange(n + 1)[:, None])
+    log_prior = gammaln(a) - gammaln(a + n) + (log_gamma[counts] - log_gamma[0]).sum(axis=1)
+    return log_prior, (counts[:, :, None] + share) / (n + a)
 
 
 def _forget_labels(labels, log_prior, sets: Sets, members, seats) -> Partitions:
@@ -339,8 +364,8 @@ def _checked(posterior: Posterior) -> tuple[np.ndarray, Conjugate]:
 
 
 def _prior(prior: Conjugate, concentration: float | None) -> Concentration | float:
-    if concentration is not None and not (np.isfinite(concentration) and concentration > 0):
-        raise InputError(f"concentration = {concentration}: it must be a positive number")
+    if concentration is not None:
+        above(0, concentration=concentration)
     return prior.concentration if concentration is None else float(concentration)
 
 

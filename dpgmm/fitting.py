@@ -9,8 +9,7 @@ import xarray as xr
 from . import certificate, draws
 from .compression import compress, default_bin_width
 from .data import Dataset
-from .errors import InputError
-from .methods import ALLOCATE, REGISTRY
+from .methods import ALLOCATE, find
 from .methods._run import Progress
 from .posterior import Posterior
 
@@ -36,11 +35,10 @@ def fit(
     in `dpgmm.methods.ALLOCATE` always see the full data: a point cannot be half in one cluster.
     Same seed, same machine: bit-identical draws. Raises `InputError` for an unknown method or option.
     """
-    if method not in REGISTRY:
-        raise InputError(f"no method {method!r}; there are {', '.join(REGISTRY)}")
+    run = find(method, options)
     key = jax.random.PRNGKey(seed)
     for smaller, record in _candidates(posterior.data, compression and method not in ALLOCATE):
-        tree = REGISTRY[method](posterior.on(smaller), key, progress=progress, **options)
+        tree = run(posterior.on(smaller), key, progress=progress, **options)
         if smaller is not posterior.data:
             record["max_error"] = certificate.largest_error(tree, posterior.data, smaller)
             record["tolerance"] = tolerance

@@ -1,7 +1,6 @@
 """Posterior: one model bound to one data set. A model states its prior twice; the likelihood is everybody's."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from jax import Array
 from . import distributions, gaussian, mixture
 from .concentration import Concentration
 from .data import Dataset
-from .errors import InputError
+from .errors import above, at_least
 from .gaussian import BaseMeasure
 from .programs import Programs
 from .transforms import Transform
@@ -184,8 +183,5 @@ def _covariances(scale_trils: Array, means: Array) -> Array:
 
 def check_options(truncation: int, **positive: float) -> None:
     """Raise `InputError` unless the truncation is at least 2 and every other option a positive finite number."""
-    if truncation != int(truncation) or truncation < 2:
-        raise InputError(f"model option truncation = {truncation}: it must be a whole number, 2 or more")
-    for name, value in positive.items():
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"model option {name} = {value}: it must be a positive number")
+    at_least("model", 2, truncation=truncation)
+    above(0, **positive)

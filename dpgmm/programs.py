@@ -20,7 +20,7 @@ class Programs:
         Whatever `function` closes over becomes part of the program, so `key` must tell it.
         """
         leaves, structure = jax.tree.flatten(args)
-        like = key, structure, tuple(jax.typeof(leaf) for leaf in leaves)
+        like = key, structure, tuple(jax.typeof(leaf) for leaf in leaves), _precision()
         with self._lock:
             start = time.perf_counter()
             if like not in self._made:
@@ -30,7 +30,13 @@ class Programs:
 
     def keep(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` returned the first time that it was asked for under `key`."""
+        like = key, _precision()
         with self._lock:
-            if key not in self._made:
-                self._made[key] = make()
-            return self._made[key]
+            if like not in self._made:
+                self._made[like] = make()
+            return self._made[like]
+
+
+def _precision() -> Any:
+    """What a program of keys alone depends on, though no argument tells it: float64 may be switched on in between."""
+    return jax.dtypes.canonicalize_dtype(float)

@@ -15,8 +15,6 @@ Sites: those of the stick-breaking model, with its four types of covariance, ``k
 prior has density 1 per standard deviation of the data in every dimension: it is improper, the posterior is not.
 """
 
-import math
-
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -27,7 +25,7 @@ from dpgmm import base_measure, sticks, transforms
 from dpgmm.concentration import Concentration
 from dpgmm.data import Dataset
 from dpgmm.distributions import StickLogits
-from dpgmm.errors import InputError
+from dpgmm.errors import above
 from dpgmm.posterior import Conjugate, Hyperprior, Mixture, Posterior, check_options
 
 
@@ -48,8 +46,7 @@ def posterior(
     kappa = kappa_shape / kappa_rate
     base = base_measure.scaled_to(data, df=df, kappa=kappa, covariance=covariance)
     if component_sd is not None:
-        if not (math.isfinite(component_sd) and component_sd > 0):
-            raise InputError(f"model option component_sd = {component_sd}: it must be a positive number")
+        above(0, component_sd=component_sd)
         base = base_measure.with_component_sd(base, component_sd)
     log_flat = -float(jnp.sum(jnp.log(jnp.asarray(data.scale))))
 

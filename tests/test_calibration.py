@@ -40,6 +40,8 @@ def test_two_numbers_by_hand():
     np.testing.assert_allclose(calibration.excursion(np.array([0.1, 0.9])), 0.75)
     np.testing.assert_allclose(calibration.uniformity_p_value(0.25, 2), 0.5)
     np.testing.assert_allclose(calibration.uniformity_p_value(0.75, 2), 1.0)
+    # One number is no evidence.
+    np.testing.assert_allclose(calibration.uniformity_p_value(calibration.excursion(np.array([0.3])), 1), 1.0)
 
 
 def test_p_values_of_uniform_numbers_are_uniform():
@@ -91,6 +93,13 @@ def test_uniform_ranks_are_inside_and_others_are_not():
     assert table.loc["q3", "truth above"] > 0.6
     assert (table["p, all"] >= table["p"]).all()
     assert calibration.summary(ranks)["inside"] == 1
+    # What a quantity is told does not depend on which others, or how many later simulations, there are.
+    fewer = dataclasses.replace(ranks, rank=ranks.rank[:100, 2:], names=ranks.names[2:], invariant=ranks.invariant[2:])
+    np.testing.assert_array_equal(calibration.pit(fewer), calibration.pit(ranks)[:100, 2:])
+    mixed = dataclasses.replace(ranks, invariant=np.array([True, True, True, False]))
+    told = calibration.summary(mixed)
+    among = calibration.inside(mixed).query("invariant")
+    assert (told["inside"], told["p"]) == (among["inside, all"].sum(), among["p, all"].min())
     # Only a bias is asymmetric.
     bias = calibration.vsbc(ranks)["p"]
     assert bias["q3"] < 1e-4
@@ -232,6 +241,12 @@ def test_what_cannot_be_calibrated_is_said():
     key = random.PRNGKey(0)
     with pytest.raises(InputError, match="no method 'guess'; there are map"):
         calibration.simulate(posterior(), "guess", key)
+    with pytest.raises(InputError, match="calibration option simulations = 0: it must be a whole number, 1 or more"):
+        calibration.simulate(posterior(), "nuts", key, simulations=0)
+    with pytest.raises(InputError, match="nuts has no option 'nope'; it takes chains"):
+        calibration.simulate(posterior(), "nuts", key, nope=1)
+    with pytest.raises(InputError, match="model symmetric_dirichlet is not; choose blocked_gibbs"):
+        calibration.simulate(posterior(model="symmetric_dirichlet"), "gibbs", key)
     with pytest.raises(InputError, match=r"truncation = 3 may change the data's law by \d"):
         calibration.simulate(posterior(), "gibbs", key)
     with pytest.raises(InputError, match="data has weighted points; give points of weight 1"):

@@ -88,6 +88,13 @@ def test_list_names_everything():
         (["compare", "galaxies", "--set", "covariance"], "--set covariance: give NAME=VALUE"),
         (["compare", "galaxies", "--set", "covariance=round"], "covariance = 'round': it must be one of full"),
         (["compare", "galaxies", "--set", "colour=3"], "has no option 'colour'"),
+        (["compare", "galaxies", "--set", "truncation=10"], "give the truncation itself, by --truncation"),
+        (["compare", "galaxies", "--set", "shape=abc"], "option shape = 'abc': it must be a positive number"),
+        (["compare", "galaxies", "--set", "df=abc"], "option df = 'abc': it must be a number above 2"),
+        (
+            ["compare", "galaxies", "--model", "symmetric_dirichlet", "--methods", "nuts,gibbs"],
+            "model symmetric_dirichlet is not; choose blocked_gibbs",
+        ),
     ],
 )
 def test_errors_are_one_line(arguments, message, tmp_path):

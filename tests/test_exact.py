@@ -11,6 +11,7 @@ from scipy.special import beta, gammaln
 
 import dpgmm
 from dpgmm import Dataset, InputError, exact, load_model
+from dpgmm.concentration import Concentration, nodes
 
 POINTS = {
     1: np.array([[0.3], [-1.0], [2.5], [2.2], [-0.8]]),
@@ -196,3 +197,37 @@ def test_bad_arguments_are_said():
         exact.partitions(posterior(), at=np.zeros((3, 2)))
     with pytest.raises(InputError, match=r"50\^5 labelled allocations are too many"):
         exact.allocations(posterior(truncation=50))
+    # Few allocations, but as many different counts.
+    with pytest.raises(InputError, match=r"200\^2 labelled allocations are too many"):
+        exact.allocations(posterior(n=2, truncation=200))
+    with pytest.raises(InputError, match=r"Gamma\(0.001, 1\): it cannot be integrated out by quadrature"):
+        exact.partitions(posterior(shape=0.001, rate=1.0))
+
+
+@pytest.mark.parametrize("ask", [exact.partitions, exact.truncation])
+def test_a_finite_mixture_is_no_dirichlet_process(ask):
+    with pytest.raises(InputError, match="symmetric_dirichlet: no Dirichlet process, but a finite mixture"):
+        ask(posterior(model="symmetric_dirichlet"))
+
+
+@pytest.mark.parametrize("model", RULES)
+def test_many_components_are_enumerated(model):
+    found = exact.allocations(posterior(model=model, n=1, truncation=300), concentration=0.7)
+    assert found.labels.min() == 0
+    assert found.labels.max() == 299
+    np.testing.assert_allclose(np.exp(found.log_prior).sum(), 1, rtol=1e-10)
+    np.testing.assert_allclose(found.component.sum(axis=1), 1, rtol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [0.05, 1.0, 1e3, 1e6])
+def test_the_concentration_is_integrated_out(shape):
+    """The prior of a, and its mean, whatever its shape; and a prior that is nearly a number is that number."""
+    a, log_weights = nodes(Concentration(shape, shape), 5)
+    np.testing.assert_allclose(np.exp(log_weights).sum(), 1, rtol=1e-8)
+    np.testing.assert_allclose(np.exp(log_weights) @ a, 1, rtol=1e-8)
+    if shape == 1e6:
+        found, wanted = (
+            exact.partitions(posterior(shape=shape, rate=shape)),
+            exact.partitions(posterior(), concentration=1.0),
+        )
+        np.testing.assert_allclose(found.log_evidence, wanted.log_evidence, rtol=1e-5)

@@ -305,9 +305,10 @@ def test_what_a_collapsed_fit_promises():
     assert "allocations" not in dpgmm.fit(p, "gibbs", chains=1, draws_per_chain=4, keep_allocations=False)["posterior"]
 
 
-def test_slots_that_run_out_change_nothing(monkeypatch):
+@pytest.mark.parametrize("algorithm", [3, SLOW((2,)), SLOW((8,))])
+def test_slots_that_run_out_change_nothing(algorithm, monkeypatch):
     """Slots doubled on the way: the draws are those of many slots from the start."""
-    options = {"chains": 1, "warmup": 5, "draws_per_chain": 40}
+    options = {"chains": 1, "warmup": 5, "draws_per_chain": 40, "algorithm": algorithm}
     plenty = dpgmm.fit(posterior(), "gibbs", **options)["posterior"].to_dataset()
     monkeypatch.setattr(dpgmm.methods.gibbs, "SLOTS", 3)
     few = dpgmm.fit(posterior(), "gibbs", **options)["posterior"].to_dataset()

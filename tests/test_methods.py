@@ -2,6 +2,7 @@
 
 import json
 
+import few_points
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from numpyro.infer.initialization import init_to_value
 import dpgmm
 from dpgmm import draws
 from dpgmm.methods import REGISTRY
+from dpgmm.programs import Programs
 
 SHORT = {
     "map": {"restarts": 3, "steps": 60, "snapshots": 5},
@@ -79,7 +81,6 @@ def test_saved_is_loaded(name, fitted, tmp_path):
     path = draws.save(fitted[name], tmp_path / "draws.nc")
     loaded = draws.load(path)
     for group in fitted[name].children:
-        loaded[group].to_dataset().broadcast_equals(fitted[name][group].to_dataset())
         for variable, values in fitted[name][group].data_vars.items():
             np.testing.assert_array_equal(loaded[group][variable].values, values.values)
     assert [p.name for p in tmp_path.iterdir()] == ["draws.nc"]
@@ -124,12 +125,16 @@ def test_map_climbs_to_a_stationary_point(posterior):
 
 
 @pytest.mark.parametrize("guide", ["normal", "lowrank", "multivariate"])
-def test_every_guide_lifts_its_bound(posterior, guide):
-    tree = dpgmm.fit(posterior, "svi", guide=guide, restarts=2, max_steps=1500, draws_per_restart=8)
+def test_every_guide_lifts_its_bound(guide):
+    """And it stays a lower bound: below the exact log evidence of eight points, within four standard errors."""
+    p = few_points.posterior()
+    tree = dpgmm.fit(p, "svi", guide=guide, restarts=2, max_steps=1500, draws_per_restart=1_000)
     loss = tree["optimisation"]["loss"].values
     assert np.nanmean(loss[:, -500:]) < np.nanmean(loss[:, :100])
-    # A lower bound: no guide may claim more than the best log joint plus the entropy of its own draws can give.
-    assert np.isfinite(tree.attrs["elbo"]).all()
+    error = tree["sample_stats"]["log_weight"].values.std(axis=1) / np.sqrt(1_000)
+    evidence = dpgmm.exact.allocations(p).log_evidence
+    assert (tree.attrs["elbo"] <= evidence + 4 * error).all()
+    assert (tree.attrs["elbo"] > evidence - 10).any()
 
 
 @pytest.mark.parametrize(
@@ -137,6 +142,13 @@ def test_every_guide_lifts_its_bound(posterior, guide):
     [
         ("nutz", {}, "no method 'nutz'; there are map, svi, nuts"),
         ("svi", {"guide": "x"}, "no guide 'x'; there are normal"),
+        ("gibbs", {"nope": 1}, "gibbs has no option 'nope'; it takes chains, warmup"),
+        ("gibbs", {"thin": 0}, "gibbs option thin = 0: it must be a whole number, 1 or more"),
+        ("gibbs", {"split_merges": -1}, "gibbs option split_merges = -1: it must be a whole number, 0 or more"),
+        ("blocked_gibbs", {"warmup": -5}, "blocked_gibbs option warmup = -5: it must be a whole number, 0 or more"),
+        ("nuts", {"chains": 0}, "nuts option chains = 0: it must be a whole number, 1 or more"),
+        ("map", {"steps": 2.5}, "map option steps = 2.5: it must be a whole number, 1 or more"),
+        ("svi", {"max_steps": 0}, "svi option max_steps = 0: it must be a whole number, 1 or more"),
     ],
 )
 def test_unknown_names_are_named(posterior, method, options, message):
@@ -204,3 +216,13 @@ def test_the_same_prior_is_compiled_once(posterior):
     options = {"restarts": 1, "steps": 30, "snapshots": 3}
     again = [dpgmm.fit(posterior, "map", seed=seed, compression=False, **options) for seed in (1, 2)]
     assert again[0].attrs["compile_seconds"] > again[1].attrs["compile_seconds"] == 0
+
+
+def test_programs_know_which_precision_they_were_compiled_for():
+    """A program of keys alone: float64 switched off in between must not be served the old one."""
+    programs, key = Programs(), jax.random.PRNGKey(0)
+    draw = lambda: programs.compile("draw", lambda key: jax.random.normal(key), key)[0](key).dtype
+    assert draw() == jnp.float64
+    with jax.enable_x64(False):
+        assert draw() == jnp.float32
+    assert draw() == jnp.float64

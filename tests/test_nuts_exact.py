@@ -249,8 +249,9 @@ def test_a_swap_reorders_the_mixture_and_nothing_else(model):
         np.testing.assert_array_equal(after[site], start[site])
 
 
-def test_components_under_other_names_cannot_be_swapped():
-    p = posterior()
+@pytest.mark.parametrize("points", [GALAXIES, 1e5 + GALAXIES, 1e-7 * GALAXIES], ids=["as they are", "far", "small"])
+def test_components_under_other_names_cannot_be_swapped(points):
+    p = posterior(points)
     renamed = dataclasses.replace(
         p,
         name="mine",

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -66,10 +67,11 @@ def collect(first: Ranks, more: Iterable[Ranks]) -> Ranks:
 def pit(ranks: Ranks) -> np.ndarray:
     """``u = (rank + jitter) / (draws + 1)``, ``(simulation, quantity)``: uniform on (0, 1) for a calibrated method.
 
-    The jitter, uniform on (0, 1), makes a continuous number of a rank; it is the same at every call.
+    The jitter, uniform on (0, 1), makes a continuous number of a rank; a quantity's is the same at every call, whatever
+    other quantities and later simulations there are.
     """
-    jitter = np.random.default_rng(0).uniform(size=ranks.rank.shape)
-    return (ranks.rank + jitter) / (ranks.draws + 1)
+    jitters = [np.random.default_rng(crc32(name.encode())).uniform(size=len(ranks.rank)) for name in ranks.names]
+    return (ranks.rank + np.stack(jitters, axis=1)) / (ranks.draws + 1)
 
 
 def inside(ranks: Ranks, level: float = LEVEL) -> pd.DataFrame:
@@ -77,8 +79,9 @@ def inside(ranks: Ranks, level: float = LEVEL) -> pd.DataFrame:
 
     `p`: probability of a worse excursion of the ranks' distribution function under calibration, exact
     (`uniformity_p_value`). `inside`: p above ``1 - level``, that is within the band of this quantity alone, which one in
-    twenty calibrated quantities leaves. `p, all`: p adjusted for the number of quantities by Holm (1979), valid however they
-    depend on each other; `inside, all` says that it exceeds ``1 - level``, and this is what a verdict should go by.
+    twenty calibrated quantities leaves. `p, all`: p adjusted by Holm (1979) for the number of quantities, invariant ones
+    and others apart, valid however they depend on each other; `inside, all` says that it exceeds ``1 - level``, and this is
+    what a verdict should go by.
     `coverage`: share of truths within the central 90 % interval of the draws, NaN for fewer than `FEWEST` draws.
     `truth above`: mean share of a fit's draws that lie below the truth, one half under calibration. Raises `InputError`
     for a level outside (0, 1).
@@ -87,7 +90,9 @@ def inside(ranks: Ranks, level: float = LEVEL) -> pd.DataFrame:
         raise InputError(f"level = {level}: it must be a number between 0 and 1")
     shares = pit(ranks)
     p = np.array([uniformity_p_value(excursion(u), len(u)) for u in shares.T])
-    adjusted = _holm(p)
+    adjusted = np.empty(len(p))
+    for group in (ranks.invariant, ~ranks.invariant):
+        adjusted[group] = _holm(p[group])
     covered = (np.abs(shares - 0.5) < COVERAGE / 2).mean(axis=0)
     table = pd.DataFrame(
         {
@@ -106,13 +111,8 @@ def inside(ranks: Ranks, level: float = LEVEL) -> pd.DataFrame:
 
 def summary(ranks: Ranks, level: float = LEVEL) -> dict[str, Any]:
     """One row for a table of methods, by the invariant quantities alone; p is adjusted for their number."""
-    keep = np.flatnonzero(ranks.invariant)
-    table = inside(
-        dataclasses.replace(
-            ranks, rank=ranks.rank[:, keep], names=tuple(ranks.names[i] for i in keep), invariant=ranks.invariant[keep]
-        ),
-        level,
-    )
+    every = inside(ranks, level)
+    table: pd.DataFrame = every.loc[every["invariant"].to_numpy()]
     return {
         "method": ranks.method,
         "model": ranks.model,

@@ -15,8 +15,8 @@ from .. import draws as schema
 from ..data import Dataset
 from ..distributions import GaussianMixture
 from ..draws import answer
-from ..errors import InputError
-from ..methods import REGISTRY
+from ..errors import InputError, at_least
+from ..methods import check, find
 from ..posterior import Parameters, Posterior
 from ..thinning import evenly
 from . import quantities
@@ -60,7 +60,8 @@ def simulate(
     posterior's starting value, and quantities that move with the data are left out. That is exact: given the data, what does
     not move has the same law wherever the mean was, as the model only moves along with it.
 
-    Raises `InputError` for an unknown method, an improper prior of anything else, weighted points, a truncation too low.
+    Raises `InputError` for an unknown method or option, no simulations or draws, an improper prior of anything
+    else, weighted points, a truncation too low.
     """
     found = []
     for refit in refits(posterior, method, key, simulations=simulations, draws=draws, **options):
@@ -128,8 +129,9 @@ def refits(
     posterior: Posterior, method: str, key: Array, *, simulations: int, draws: int = 99, **options: Any
 ) -> Iterator[Refit]:
     """The simulations of `simulate` one by one, so that what is finished survives an interruption."""
-    if method not in REGISTRY:
-        raise InputError(f"no method {method!r}; there are {', '.join(REGISTRY)}")
+    run = find(method, options)
+    at_least("calibration", 1, simulations=simulations, draws=draws)
+    check(method, posterior)
     if method in UNTRUNCATED:
         _check_truncation(posterior, method)
     names = quantities_of(posterior, method)
@@ -141,7 +143,7 @@ def refits(
     at = jnp.stack([centre - scale, centre, centre + scale])
     for i in range(simulations):
         data = Dataset(np.asarray(points[i]), name=f"simulation {i}")
-        tree = REGISTRY[method](posterior.on(data), random.fold_in(key_fit, i), **options)
+        tree = run(posterior.on(data), random.fold_in(key_fit, i), **options)
         best = answer(tree)
         every = _with_labels(random.fold_in(key_ties, i), truths[i], best, draws, points[i], at)
         yield Refit(_rank(jax.device_get(quantities.values(every)), names, ties), _k_hat(best))
@@ -233,8 +235,7 @@ def _check_proper(posterior: Posterior) -> None:
 
 def _check_truncation(posterior: Posterior, method: str) -> None:
     prior, truncation = posterior.conjugate, int(posterior.options["truncation"])
-    if prior is None:
-        raise InputError(f"{method}: model {posterior.name} states no conjugate prior; choose map, svi or nuts")
+    assert prior is not None
     bound = exact.ishwaran_james_bound(posterior.data.size, truncation, prior.concentration)
     if bound > NEGLIGIBLE:
         raise InputError(

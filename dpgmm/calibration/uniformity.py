@@ -27,6 +27,8 @@ def uniformity_p_value(gamma: float, size: int) -> float:
     probability to stay within the band is a forward recursion over i with Poisson(1) steps, paths outside being cut off,
     divided by ``P(Poisson(S) = S)``. Source: Moscovich & Nadler (2017), section 2.
     """
+    if gamma >= 1:
+        return 1.0
     counts, places = np.arange(size + 1), np.arange(1, size)[:, None] / size
     # An excursion equal to gamma is outside: rounding must not let the observed path itself slip in.
     least = gamma * (1 + 1e-9)

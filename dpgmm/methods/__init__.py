@@ -1,9 +1,12 @@
 """Inference methods: one file each, all with ``run(posterior, key, **options) -> DataTree``, and the registry of them."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable
 
 import xarray as xr
 
+from ..errors import InputError
+from ..posterior import Posterior
 from . import blocked_gibbs, gibbs, map, nuts, svi
 
 REGISTRY: dict[str, Callable[..., xr.DataTree]] = {
@@ -16,3 +19,23 @@ REGISTRY: dict[str, Callable[..., xr.DataTree]] = {
 
 ALLOCATE = {"gibbs", "blocked_gibbs"}
 """Methods that allocate every point: they need the data as they are, uncompressed and without weights."""
+
+CHECKS: dict[str, Callable[[Posterior], object]] = {"gibbs": gibbs.checked, "blocked_gibbs": blocked_gibbs.checked}
+
+
+def find(name: str, options: Iterable[str] = ()) -> Callable[..., xr.DataTree]:
+    """`run` of the method called `name`. Raises `InputError` for an unknown name, or an option that it does not have."""
+    if name not in REGISTRY:
+        raise InputError(f"no method {name!r}; there are {', '.join(REGISTRY)}")
+    parameters = inspect.signature(REGISTRY[name]).parameters.values()
+    accepted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "progress"]
+    unknown = sorted(set(options) - set(accepted))
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise InputError(f"{name} has no option {unknown[0]!r}; it takes {', '.join(accepted)}")
+    return REGISTRY[name]
+
+
+def check(name: str, posterior: Posterior) -> None:
+    """Raise `InputError` where a method cannot take this model or these data, before anything runs."""
+    if name in CHECKS:
+        CHECKS[name](posterior)

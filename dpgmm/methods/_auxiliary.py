@@ -95,11 +95,11 @@ def seats_8(key: Array, labels: Array, points: Array, a: Array, family: Family, 
         old = lambda new, leaf: new.at[0].set(jnp.where(left, leaf[k], new[0])) if len(leaf) == capacity else new
         fresh = jax.tree.map(old, fresh, parameters)
         log_p = jnp.concatenate([
-            jnp.log(counts) + family.log_density(x, parameters),
             jnp.log(share) + family.log_density(x, fresh),
+            jnp.log(counts) + family.log_density(x, parameters),
         ])  # fmt: skip
         seat = random.categorical(key_seat, log_p)
-        return seat, fresh, jnp.maximum(seat - capacity, 0)
+        return seat - AUXILIARY, fresh, jnp.minimum(seat, AUXILIARY - 1)
 
     return _seated(key, labels, points, family, capacity, choose)
 
@@ -123,14 +123,18 @@ def seats_2(
             log_new = conjugate.log_marginal(*one, base)[0]
             means, blocks = conjugate.sample(key_new, conjugate.update(*one, base))
             fresh = Component(means, blocks, gaussian.inverse(blocks))
-        log_p = jnp.append(jnp.log(counts) + family.log_density(x, parameters), jnp.log(a) + log_new)
-        return random.categorical(key_seat, log_p), fresh, 0
+        log_p = jnp.append(jnp.log(a) + log_new, jnp.log(counts) + family.log_density(x, parameters))
+        return random.categorical(key_seat, log_p) - 1, fresh, 0
 
     return _seated(key, labels, points, family, capacity, choose)
 
 
 def _seated(key, labels, points, family: Family, capacity: int, choose) -> tuple[Array, Array]:
-    """Every point in turn leaves its cluster for the seat that `choose` gives it; labels, and whether slots ran out."""
+    """Every point in turn leaves its cluster for the seat that `choose` gives it; labels, and whether slots ran out.
+
+    A seat below zero is a new cluster's: new ones come first among the seats that a random number decides between, so that
+    the same key takes the same path when it runs again with more slots.
+    """
     key_given, key_points = random.split(key)
     counts = jnp.zeros(capacity, points.dtype).at[labels].add(1)
 
@@ -139,7 +143,7 @@ def _seated(key, labels, points, family: Family, capacity: int, choose) -> tuple
         x, k, key = xs
         counts = counts.at[k].add(-1)
         chosen, fresh, which = choose(key, x, counts, parameters, k)
-        new, free = chosen >= capacity, jnp.argmin(counts)
+        new, free = chosen < 0, jnp.argmin(counts)
         z = jnp.where(new, free, chosen)
         put = (
             lambda leaf, row: leaf.at[free].set(jnp.where(new, row[which], leaf[free]))

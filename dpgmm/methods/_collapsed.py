@@ -64,10 +64,15 @@ def step(
     tied = base_measure.is_tied(prior.covariance)
     given = key_sweep, state.labels, points, state.concentration, base, capacity, tied
     labels, full = sweep(*given) if algorithm == 3 else _auxiliary.sweep(*given, algorithm)
-    for i in range(split_merges if points.shape[0] > 1 else 0):
-        key_split = random.fold_in(key_moves, i)
-        labels, out = split_merge(key_split, labels, points, state.concentration, base, capacity, tied)
-        full |= out
+    if split_merges and points.shape[0] > 1:
+
+        def move(i, carry):
+            labels, full = carry
+            key_split = random.fold_in(key_moves, i)
+            labels, out = split_merge(key_split, labels, points, state.concentration, base, capacity, tied)
+            return labels, full | out
+
+        labels, full = jax.lax.fori_loop(0, split_merges, move, (labels, full))
     labels = by_appearance(labels, capacity)
     a = concentration.given_clusters(key_a, state.concentration, labels.max() + 1, points.shape[0], prior.concentration)
     state = State(labels, a, state.base_mean, state.kappa, state.full | full)

@@ -66,7 +66,9 @@ def check(posterior: Posterior, unconstrained: Parameters) -> None:
 
     found, wanted = jax.jit(both)(unconstrained)
     for of_mixture, one, other in zip(found._fields, found, wanted, strict=True):
-        if not jnp.allclose(one, other, rtol=1e-3, atol=1e-6):
+        # In units of what tells components apart: data may lie far from zero, and have any scale.
+        apart, rounding = jnp.ptp(other, axis=0), 100 * jnp.finfo(other.dtype).eps * jnp.abs(other).max(axis=0)
+        if not (jnp.abs(one - other) <= 1e-3 * apart + rounding).all():
             raise InputError(
                 f"model {posterior.name}: its components cannot be reordered, {of_mixture} stay behind; permute = True needs"
                 f" sites stick_logits or {', '.join(COMPONENTS)}"

@@ -14,11 +14,12 @@ from jax import Array, random
 from jax.scipy.special import gammaln
 
 from .. import clusters, concentration, conjugate, draws, mixture
+from ..errors import at_least
 from ..gaussian import BaseMeasure
 from ..posterior import Conjugate, Mixture, Parameters, Posterior
 from ._collapsed import sample_components
 from ._run import Progress, run_chains, stack
-from .gibbs import checked, keeps, with_allocations
+from .gibbs import conjugate_prior, keeps, with_allocations
 
 WORK = 20_000_000
 """Point-component pairs between two looks at the progress bar and at Ctrl-C, at most 100 draws."""
@@ -51,7 +52,9 @@ def run(
     components that they occupy. Deterministic given `key`. Raises `InputError` for models without a conjugate prior and for
     weighted points.
     """
-    prior = checked(posterior, "blocked_gibbs", ("sticks", "dirichlet"))
+    at_least("blocked_gibbs", 1, chains=chains, draws_per_chain=draws_per_chain, thin=thin)
+    at_least("blocked_gibbs", 0, warmup=warmup)
+    prior = checked(posterior)
     num_components = int(posterior.options["truncation"])
     points = jnp.asarray(posterior.data.points, jax.dtypes.canonicalize_dtype(float))
     size = points.shape[0]
@@ -104,6 +107,11 @@ def run(
         sample_stats={"active_components": np.asarray(active)},
     )
     return with_allocations(tree, np.stack([r[2] for r in results]), num_components) if keep else tree
+
+
+def checked(posterior: Posterior) -> Conjugate:
+    """The conjugate prior of a posterior of whole points. Raises `InputError` without one, or for weighted points."""
+    return conjugate_prior(posterior, "blocked_gibbs")
 
 
 def step(key: Array, state: State, points: Array, prior: Conjugate, posterior: Posterior) -> State:

@@ -11,7 +11,7 @@ import xarray as xr
 from jax import Array, random
 
 from .. import draws
-from ..errors import InputError
+from ..errors import InputError, at_least
 from ..posterior import Conjugate, Posterior
 from . import _collapsed
 from ._run import Progress, run_chains, stack
@@ -54,14 +54,16 @@ def run(
     """
     if algorithm not in ALGORITHMS:
         raise InputError(f"gibbs: no algorithm {algorithm}; there are {', '.join(map(str, ALGORITHMS))} (Neal 2000)")
-    prior = checked(posterior, "gibbs", ("sticks",))
+    at_least("gibbs", 1, chains=chains, draws_per_chain=draws_per_chain, thin=thin)
+    at_least("gibbs", 0, warmup=warmup, split_merges=split_merges)
+    prior = checked(posterior)
     points = jnp.asarray(posterior.data.points, jax.dtypes.canonicalize_dtype(float))
     size = points.shape[0]
     length = int(np.clip(WORK // (size * thin), 1, 100))
     keep = keeps(keep_allocations, chains * draws_per_chain * size)
     key_start, key_chain, key_draw = random.split(key, 3)
     begin = lambda key, points: _collapsed.start(key, points, prior, MOST)
-    start, _ = posterior.compile("gibbs, start", begin, key_start, points)
+    start, start_seconds = posterior.compile("gibbs, start", begin, key_start, points)
     starts = [start(k, points) for k in random.split(key_start, chains)]
     programs = _Programs(posterior, prior, points, (thin, split_merges, algorithm), length, keep)
     programs.compile(SLOTS, starts[0])
@@ -80,7 +82,9 @@ def run(
             advance(min(length, total - begin), f"chain {index + 1} {phase}, {int(np.median(clusters))} clusters")
         return out
 
+    before = programs.seconds
     results, run_seconds = run_chains(chain, chains, total, progress)
+    run_seconds = max(0.0, run_seconds - (programs.seconds - before))  # Slots doubled on the way were compiled then.
     # One more than clusters: the last component takes what the others leave.
     most = 1 + max((some[0].statistics[0] > 0).sum(axis=-1).max() for parts in results for some in parts)
     width = max(most, int(posterior.options["truncation"]))
@@ -89,7 +93,8 @@ def run(
     keys = random.split(key_draw, (chains, draws_per_chain))
     sample = lambda pair: _collapsed.parameters(pair[0], pair[1], prior)
     every = lambda *pair: jax.lax.map(lambda row: jax.lax.map(sample, row), pair)
-    parameters = posterior.compile("gibbs, parameters", every, keys, kept)[0](keys, kept)
+    draw, draw_seconds = posterior.compile("gibbs, parameters", every, keys, kept)
+    parameters = draw(keys, kept)
     clusters = np.asarray((kept.statistics[0] > 0).sum(axis=-1))
     tree = draws.build(
         posterior,
@@ -104,23 +109,29 @@ def run(
             "algorithm": algorithm,
             "keep_allocations": keep,
         },
-        compile_seconds=programs.seconds,
+        compile_seconds=start_seconds + programs.seconds + draw_seconds,
         run_seconds=run_seconds,
         sample_stats={"active_components": clusters},
     )
     return with_allocations(tree, np.stack(labels), int(clusters.max())) if keep else tree
 
 
-def checked(posterior: Posterior, method: str, rules: tuple[str, ...]) -> Conjugate:
-    """The posterior's conjugate prior, if it has one whose rule for weights is among `rules`, or an `InputError`."""
+def checked(posterior: Posterior) -> Conjugate:
+    """The conjugate prior of a stick-breaking posterior of whole points. Raises `InputError` for others."""
+    prior = conjugate_prior(posterior, "gibbs")
+    if prior.weights != "sticks":
+        raise InputError(
+            f"gibbs: it samples the untruncated Dirichlet process, which model {posterior.name} is not;"
+            " choose blocked_gibbs"
+        )
+    return prior
+
+
+def conjugate_prior(posterior: Posterior, method: str) -> Conjugate:
+    """The conjugate prior of a posterior of whole points. Raises `InputError` without one, or for weighted points."""
     prior, data = posterior.conjugate, posterior.data
     if prior is None:
         raise InputError(f"{method}: model {posterior.name} states no conjugate prior; choose map, svi or nuts")
-    if prior.weights not in rules:
-        raise InputError(
-            f"{method}: it samples the untruncated Dirichlet process, which model {posterior.name} is not;"
-            " choose blocked_gibbs"
-        )
     if (data.weights != 1).any():
         raise InputError(
             f"{method}: {data.name} has weighted points, and it allocates points one by one;"

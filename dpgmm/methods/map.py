@@ -13,6 +13,7 @@ import xarray as xr
 from jax import Array
 
 from .. import draws
+from ..errors import at_least
 from ..posterior import Posterior
 from ._run import Progress, constrained, dispersed, run_chains
 
@@ -30,8 +31,10 @@ def run(
     """Maximise the log joint from `restarts` dispersed starts; chain = restart, one draw each.
 
     Adam with a learning rate that falls to zero along a cosine. `optimisation` holds the loss (-log joint, nats) at
-    every step and about `snapshots` of the components along each path. Deterministic given `key`.
+    every step and about `snapshots` of the components along each path. Deterministic given `key`. Raises `InputError` for
+    options out of range.
     """
+    at_least("map", 1, restarts=restarts, steps=steps, snapshots=snapshots)
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
     stride = max(1, steps // snapshots)
     num_strides = -(-steps // stride)

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.hmc import hmc
 
 from .. import draws
-from ..errors import InputError
+from ..errors import InputError, at_least
 from ..posterior import Posterior
 from . import _permute
 from ._run import Progress, constrained, dispersed, run_chains, stack
@@ -36,8 +36,11 @@ def run(
     `sample_stats` keeps `diverging`, `n_steps`, `tree_depth`, `energy`, `acceptance_rate`, `step_size`, of the kept
     draws. With `permute`, every transition is followed by K proposals to swap two labels (`_permute.swap`): chains then
     draw from the labelled posterior, and labels switch as often as they may. Deterministic given `key`. Raises
-    `InputError` where a start has no finite density, and with `permute` where a model's components cannot be swapped.
+    `InputError` for options out of range, where a start has no finite density, and with `permute` where a model's components
+    cannot be swapped.
     """
+    at_least("nuts", 1, chains=chains, draws_per_chain=draws_per_chain, max_tree_depth=max_tree_depth)
+    at_least("nuts", 0, warmup=warmup)
     key_start, key_chain = random.split(key)
     starts = dispersed(posterior, key_start, chains)
     # One flat vector of coordinates: the sampler's own work is per array, and outweighs that of a small model.

@@ -19,7 +19,7 @@ from numpyro.infer import SVI, Trace_ELBO, autoguide
 from numpyro.infer.svi import SVIState
 
 from .. import draws
-from ..errors import InputError
+from ..errors import InputError, at_least
 from ..posterior import Arrays, Posterior
 from ._run import Progress, constrained, dispersed, run_chains, stack
 
@@ -55,10 +55,12 @@ def run(
     standard errors, `PATIENCE` times in a row. `optimisation` holds the negative ELBO (nats, noisy, NaN after the stop)
     and the components at the guide's median along the way. `sample_stats/log_weight` (chain, draw) is each draw's log
     importance weight, nats; attribute `elbo` their mean, one a restart, over `FRESH` draws or more. Deterministic given
-    `key`. Raises `InputError` for an unknown guide.
+    `key`. Raises `InputError` for an unknown guide or options out of range.
     """
     if guide not in GUIDES:
         raise InputError(f"svi: no guide {guide!r}; there are {', '.join(GUIDES)}")
+    sizes = {"restarts": restarts, "max_steps": max_steps, "particles": particles}
+    at_least("svi", 1, **sizes, draws_per_restart=draws_per_restart)
     key_start, key_run, key_draw = random.split(key, 3)
     starts, data = dispersed(posterior, key_start, restarts), posterior.arrays()
     unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], starts))[1]
