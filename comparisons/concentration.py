@@ -176,13 +176,15 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
     """What the numbers say, a sentence or two each."""
     rows = numbers["galaxies"]
     few, many = (pick(rows, key=lambda row: row["clusters"].value) for pick in (min, max))
-    sentences = [
+    between = [
         f"galaxies: the posterior mean of the number of clusters goes from {few['clusters']} under {few['prior']} to "
         f"{many['clusters']} under {many['prior']}, where the prior expects {few['prior mean of clusters']:.1f} and "
         f"{many['prior mean of clusters']:.1f}: a factor of {many['clusters'].value / few['clusters'].value:.1f}, by the "
         "prior alone.",
         f"galaxies: of these clusters, {few['visible clusters']} and {many['visible clusters']} hold {SHARE:.0%} of "
         "the points or more, that is, two galaxies.",
+    ]
+    sentences = between * (len(rows) > 1) + [
         "galaxies, most probable number of clusters, posterior (prior): "
         + "; ".join(
             f"{row['prior']}: {_mode(row['posterior of clusters'])} ({_mode(row['prior of clusters'])})" for row in rows
@@ -191,6 +193,8 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
     ]
     for name, of_prior in by_prior(numbers["four_gaussians"]).items():
         first, last = of_prior[0], of_prior[-1]
+        if first is last:
+            continue
         sentences.append(
             f"four Gaussians under {name}: from {first['points']:,} to {last['points']:,} points the posterior mean "
             f"of the number of clusters goes from {first['clusters']} to {last['clusters']} (prior: "

@@ -27,7 +27,7 @@ class Dataset:
     Takes anything that numpy makes an array of numbers; ``(N,)`` becomes ``(N, 1)``, weights are 1 by default. Held as
     read-only float64 copies. `columns` are the names of the D coordinates, where they have any. Raises `InputError` for
     other shapes, no points, values that are not finite or exceed 1e100 in magnitude, negative weights, weights that are
-    all zero, or another number of names than of coordinates.
+    all zero, or names that are not one for each coordinate, all different.
     """
 
     points: np.ndarray
@@ -56,6 +56,9 @@ class Dataset:
             raise InputError(
                 f"{self.name}: {len(columns)} names of columns for {points.shape[1]} of them; give one for each, or none"
             )
+        twice = [name for name in columns if columns.count(name) > 1]
+        if twice:
+            raise InputError(f"{self.name}: two columns are called {twice[0]!r}; rename one, or choose others")
         object.__setattr__(self, "columns", columns)
         for field, array in ("points", points), ("weights", weights):
             array.setflags(write=False)

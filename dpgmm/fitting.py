@@ -9,6 +9,7 @@ import xarray as xr
 from . import certificate, draws
 from .compression import compress, default_bin_width
 from .data import Dataset
+from .errors import InputError, at_least
 from .methods import ALLOCATE, find
 from .methods._run import Progress
 from .posterior import Posterior
@@ -35,6 +36,9 @@ def fit(
     in `dpgmm.methods.ALLOCATE` always see the full data: a point cannot be half in one cluster.
     Same seed, same machine: bit-identical draws. Raises `InputError` for an unknown method or option.
     """
+    if not isinstance(posterior, Posterior):
+        raise InputError(f'fit takes a posterior, not {type(posterior).__name__}: load_model("stick_breaking")(data)')
+    at_least("fit", 0, seed=seed)
     run = find(method, options)
     key = jax.random.PRNGKey(seed)
     for smaller, record in _candidates(posterior.data, compression and method not in ALLOCATE):

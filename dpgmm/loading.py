@@ -3,11 +3,15 @@
 import difflib
 import importlib.util
 import inspect
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jax
+
+from .data import Dataset
 from .errors import InputError
 from .posterior import Posterior
 
@@ -20,26 +24,29 @@ def folder(kind: str) -> Path:
 
 
 def names(kind: str) -> list[str]:
-    """Names of the built-in files of a kind, sorted."""
-    return sorted(path.stem for path in folder(kind).glob("*.py") if not path.stem.startswith("_"))
+    """Names of the built-in files of a kind, sorted; of models, those that state a posterior."""
+    files = [path for path in folder(kind).glob("*.py") if not path.stem.startswith("_")]
+    return sorted(path.stem for path in files if kind != "models" or "def posterior(" in path.read_text())
 
 
 def load_model(name: str | Path) -> Callable[..., Posterior]:
     """The function `posterior(data, *, truncation, **priors) -> Posterior` of a model, by built-in name or path of a file.
 
-    Raises `InputError` where there is no such model, the file cannot be imported, or it has no such function; and,
-    when called, where an option is not one of the model's.
+    Its `data` is a `Dataset`, or anything that makes one. Raises `InputError` where there is no such model, the file cannot
+    be imported, or it has no such function; and, when called, where an option is not one of the model's, or a user's file
+    fails or returns no `Posterior`.
     """
     module = load(str(name), "models")
     make = _function(module, "posterior", "model")
     accepted = inspect.signature(make).parameters
 
-    def posterior(data, **options: Any) -> Posterior:
+    def posterior(data: Any, **options: Any) -> Posterior:
+        data = data if isinstance(data, Dataset) else Dataset(data)
         open_ended = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
         unknown = [] if open_ended else sorted(set(options) - set(accepted))
         if unknown:
             raise InputError(f"model {name} has no option {unknown[0]!r}; it takes {', '.join(list(accepted)[1:])}")
-        return make(data, **options)
+        return make(data, **options) if name in names("models") else _tried(make, data, options, Path(name))
 
     posterior.__doc__ = make.__doc__
     return posterior
@@ -56,7 +63,7 @@ def load(name: str, kind: str) -> ModuleType:
     if not path.is_file():
         what = "model" if kind == "models" else "study"
         close = difflib.get_close_matches(name, names(kind), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names(kind))}"
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names(kind))}."
         raise InputError(f"no {what} {name!r}: {hint} Or give the path of a .py file.")
     spec = importlib.util.spec_from_file_location(f"dpgmm_{kind}_{path.stem}", path)
     assert spec is not None
@@ -67,6 +74,25 @@ def load(name: str, kind: str) -> ModuleType:
     except Exception as error:
         raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
     return module
+
+
+def _tried(make: Callable, data: Dataset, options: dict[str, Any], path: Path) -> Posterior:
+    """What a user's model makes, its density traced once, so that a mistake is told as one, with its line."""
+    try:
+        made = make(data, **options)
+        if isinstance(made, Posterior):
+            jax.eval_shape(lambda key: made.log_joint(made.initial(key)), jax.random.PRNGKey(0))
+    except InputError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename).name == path.name]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        message = str(error).strip().splitlines() or [""]
+        raise InputError(f"{where}: {type(error).__name__}: {message[0]}; mend the model") from error
+    if not isinstance(made, Posterior):
+        raise InputError(f"{path}: posterior(...) returned {type(made).__name__}; it must return a dpgmm.Posterior")
+    return made
 
 
 def _function(module: ModuleType, name: str, what: str) -> Callable[..., Any]:

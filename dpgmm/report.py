@@ -143,11 +143,12 @@ def components(tree: xr.DataTree, seen: View) -> pd.DataFrame:
     table = diagnostics.sorted_components(tree)
     if seen.dim == 1:
         return table
-    cells = {
-        seen.names[d]: [f"{m:.4g} ({s:.3g})" for m, s in zip(table[f"mean_{d}"], table[f"scale_{d}"], strict=True)]
-        for d in seen.shown
-    }
-    return table[["weight", "weight_sd"]].assign(**cells)
+    found = pd.DataFrame({name: table[name] for name in ("weight", "weight_sd")})
+    for d in seen.shown:
+        # A column of the data may be called weight as well, and names cut short may be alike.
+        name = seen.names[d] if seen.names[d] not in found else f"{seen.names[d]} (x{d})"
+        found[name] = [f"{m:.4g} ({s:.3g})" for m, s in zip(table[f"mean_{d}"], table[f"scale_{d}"], strict=True)]
+    return found
 
 
 def _training(tree: xr.DataTree, seen: View) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from dpgmm import (
     gaussian,
     load_model,
     mixture,
+    projections,
     transforms,
 )
 from dpgmm.base_measure import COVARIANCES
@@ -281,3 +282,17 @@ def test_calibration_takes_every_covariance(covariance):
     options = {"restarts": 1, "steps": 20, "snapshots": 2}
     ranks = dpgmm.calibration.simulate(p, "map", jax.random.PRNGKey(0), simulations=2, **options)
     assert ranks.rank.shape[0] == 2
+
+
+def test_a_column_called_weight_is_not_the_weight():
+    """Nor are columns whose names are alike once they are cut short."""
+    points = np.random.default_rng(0).normal(size=(40, 4))
+    names = ("weight", "weight_sd", "a very long name, first", "a very long name, second")
+    p = dpgmm.load_model("stick_breaking")(dpgmm.Dataset(points, columns=names), truncation=3)
+    tree = dpgmm.fit(p, "blocked_gibbs", chains=1, warmup=4, draws_per_chain=8)
+    table = dpgmm.report.components(tree, projections.view([tree]))
+    sorted_table = dpgmm.diagnostics.sorted_components(tree)
+    np.testing.assert_array_equal(table["weight"], sorted_table["weight"])
+    np.testing.assert_array_equal(table["weight_sd"], sorted_table["weight_sd"])
+    assert len(set(table.columns)) == 6
+    assert {"weight (x0)", "weight_sd (x1)"} < set(table.columns)

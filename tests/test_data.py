@@ -201,3 +201,8 @@ def test_read_says_which_file_is_missing(tmp_path, file):
         read(tmp_path)
     with pytest.raises(InputError, match=r"unknown kind of file '.xlsx'; give one of .csv, .tsv, .txt, .dat, .npy"):
         read(file("x", "table.xlsx"))
+
+
+def test_columns_of_one_name_are_refused(file):
+    with pytest.raises(InputError, match="file: two columns are called 'age'; rename one, or choose others"):
+        read(file("age,age,b\n1,2,3\n4,5,6\n"))

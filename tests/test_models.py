@@ -7,12 +7,13 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import log_density, potential_energy, unconstrain_fn
 
+import dpgmm
 from dpgmm import InputError
 from dpgmm.data import Dataset
 from dpgmm.loading import load_model, names
 from dpgmm.transforms import stick_logits
 
-MODELS = [name for name in names("models") if name != "article"]
+MODELS = names("models")
 
 
 def dataset(dim, scale=3.0, shift=5.0):
@@ -157,3 +158,26 @@ def test_a_users_file_is_a_model(tmp_path):
     path.write_text("x = 1")
     with pytest.raises(InputError, match="no function posterior"):
         load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("return nothing", r"mine.py, line 4: NameError: name 'nothing' is not defined; mend the model"),
+        ("return 3", r"mine.py: posterior\(...\) returned int; it must return a dpgmm.Posterior"),
+        ("return replace(p, log_prior=lambda s: s['conc'])", r"mine.py, line 4: KeyError: 'conc'; mend the model"),
+    ],
+)
+def test_a_mistake_in_a_users_model_is_one_line(line, message, tmp_path):
+    path = tmp_path / "mine.py"
+    imports = "from dataclasses import replace; from dpgmm import load_model"
+    built = "p = load_model('stick_breaking')(data, truncation=3)"
+    path.write_text(f"{imports}\ndef posterior(data):\n    {built}\n    {line}\n")
+    with pytest.raises(InputError, match=message):
+        load_model(path)(dataset(1))
+
+
+def test_a_model_takes_anything_that_makes_a_dataset():
+    assert load_model("stick_breaking")([1.0, 2.0, 4.0], truncation=3).data.size == 3
+    with pytest.raises(InputError, match="fit takes a posterior, not list"):
+        dpgmm.fit([1.0, 2.0], "nuts")

@@ -40,7 +40,7 @@ class Refit(NamedTuple):
 def simulate(
     posterior: Posterior,
     method: str,
-    key: Array,
+    key: Array | int,
     *,
     simulations: int = 200,
     draws: int = 99,
@@ -59,6 +59,8 @@ def simulate(
     data's law is below `NEGLIGIBLE`. A flat prior of the base measure's mean gives no parameters: it is held at the
     posterior's starting value, and quantities that move with the data are left out. That is exact: given the data, what does
     not move has the same law wherever the mean was, as the model only moves along with it.
+
+    `key` is one of JAX's, of either kind, or a seed.
 
     Raises `InputError` for an unknown method or option, no simulations or draws, an improper prior of anything
     else, weighted points, a truncation too low.
@@ -126,7 +128,7 @@ def prior_draw(posterior: Posterior, key: Array) -> tuple[Parameters, Array]:
 
 
 def refits(
-    posterior: Posterior, method: str, key: Array, *, simulations: int, draws: int = 99, **options: Any
+    posterior: Posterior, method: str, key: Array | int, *, simulations: int, draws: int = 99, **options: Any
 ) -> Iterator[Refit]:
     """The simulations of `simulate` one by one, so that what is finished survives an interruption."""
     run = find(method, options)
@@ -135,10 +137,10 @@ def refits(
     if method in UNTRUNCATED:
         _check_truncation(posterior, method)
     names = quantities_of(posterior, method)
-    key_prior, key_fit, key_ties = random.split(key, 3)
+    key_prior, key_fit, key_ties = random.split(_raw(key), 3)
     parameters, points = prior_draws(posterior, key_prior, simulations)
     truths = _truths(posterior, parameters, points)
-    ties = np.random.default_rng(np.asarray(random.key_data(key_ties) if _typed(key_ties) else key_ties))
+    ties = np.random.default_rng(np.asarray(key_ties))
     centre, scale = jnp.asarray(posterior.data.mean), jnp.asarray(posterior.data.scale)
     at = jnp.stack([centre - scale, centre, centre + scale])
     for i in range(simulations):
@@ -248,5 +250,8 @@ def _exchangeable(posterior: Posterior) -> bool:
     return posterior.conjugate is not None and posterior.conjugate.weights == "dirichlet"
 
 
-def _typed(key: Array) -> bool:
-    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+def _raw(key: Array | int) -> Array:
+    """A seed, or a key of `jax.random.key`, as one of `jax.random.PRNGKey`: methods' programs are compiled for those."""
+    if isinstance(key, int):
+        return random.PRNGKey(key)
+    return random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
