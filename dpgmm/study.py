@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,7 @@ PIPE = 170
 def wide_console() -> Console:
     """A console as wide as its terminal; `PIPE` columns wide where the output goes to a pipe or a file."""
     found = Console()
-    if not found.is_terminal and "COLUMNS" not in os.environ:
+    if not found.is_terminal:
         found.width = PIPE
     return found
 
