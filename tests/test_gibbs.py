@@ -86,7 +86,7 @@ def compare(labels, densities, truth):
 
 
 EVERY_COVARIANCE = [SLOW((PLANE, moves, c)) for c in ("diagonal", "tied", "spherical") for moves in (0, 2)]
-COLLAPSED = [(GALAXIES, 0, "full"), (PLANE, 1, "tied"), SLOW((PLANE, 0, "full")), SLOW((GALAXIES, 1, "full"))]
+COLLAPSED = [(GALAXIES, 0, "full"), SLOW((PLANE, 1, "tied")), SLOW((PLANE, 0, "full")), SLOW((GALAXIES, 1, "full"))]
 
 
 @pytest.mark.parametrize(("points", "split_merges", "covariance"), COLLAPSED + EVERY_COVARIANCE)
@@ -183,12 +183,13 @@ def one_cluster_more(given_clusters):
 
 
 BUGS = [
-    (clusters, "change", forgets_to_leave),
+    SLOW((clusters, "change", forgets_to_leave)),
     SLOW((clusters, "change", keeps_old_precision)),
     SLOW((clusters, "log_predictive", one_degree_less)),
     SLOW((clusters, "_offset", no_determinant)),
-    (concentration, "given_clusters", one_cluster_more),
+    SLOW((concentration, "given_clusters", one_cluster_more)),
 ]
+"""In fast tests test_kernels_of_partitions.py and test_kernels_of_weights.py catch them."""
 
 
 @pytest.mark.parametrize(("module", "name", "bug"), BUGS, ids=lambda v: getattr(v, "__name__", ""))
@@ -200,6 +201,7 @@ def test_a_planted_bug_is_caught(module, name, bug, monkeypatch):
     assert max(deviations["clusters"], deviations["similarity"]) > 4
 
 
+@pytest.mark.slow
 def test_a_split_of_unknown_probability_is_caught(monkeypatch):
     """The probability of the proposing scan left out of the odds."""
     right = _split_merge._restricted
