@@ -46,7 +46,7 @@ def load_model(name: str | Path) -> Callable[..., Posterior]:
         unknown = [] if open_ended else sorted(set(options) - set(accepted))
         if unknown:
             raise InputError(f"model {name} has no option {unknown[0]!r}; it takes {', '.join(list(accepted)[1:])}")
-        return make(data, **options) if name in names("models") else _tried(make, data, options, Path(name))
+        return _tried(make, data, options, Path(name)) if str(name).endswith(".py") else make(data, **options)
 
     posterior.__doc__ = make.__doc__
     return posterior

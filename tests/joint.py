@@ -141,15 +141,9 @@ def verdict(check, which=-1):
     return calibration.joint_test(sample, random.PRNGKey(5))
 
 
-def every_kernel(checks):
-    """Decorator of a test of a `check`."""
-    return pytest.mark.parametrize(
-        "check", [pytest.param(check, marks=_marks(check.slow), id=name) for name, check in checks.items()]
-    )
-
-
-def every_bug(checks):
-    """Decorator of a test of a `check` and the number of one of its bugs, `which`."""
+def kernel_tests(checks):
+    """Two tests: every kernel leaves the joint distribution alone, and each of its planted bugs does not."""
+    kernels = [pytest.param(check, marks=_marks(check.slow), id=name) for name, check in checks.items()]
     of_bug = lambda name, check, i: pytest.param(
         check,
         i,
@@ -157,7 +151,18 @@ def every_bug(checks):
         id=f"{name}: {check.bugs[i][2].__name__}",
     )
     bugs = [of_bug(name, check, i) for name, check in checks.items() for i in range(len(check.bugs))]
-    return pytest.mark.parametrize(("check", "which"), bugs)
+
+    @pytest.mark.parametrize("check", kernels)
+    def kernel(check):
+        found = verdict(check)
+        assert found.passed, found
+
+    @pytest.mark.parametrize(("check", "which"), bugs)
+    def bug(check, which):
+        found = verdict(check, which)
+        assert not found.passed, found
+
+    return kernel, bug
 
 
 def _marks(slow):

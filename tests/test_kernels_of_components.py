@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats as st
-from joint import BASE, Check, R, components, every_bug, every_kernel, of_mixture, verdict
+from joint import BASE, Check, R, components, kernel_tests, of_mixture
 
 from dpgmm import clusters, conjugate, gaussian, mixture
 from dpgmm.gaussian import BaseMeasure
@@ -166,20 +166,10 @@ ALLOCATE = Check(
     [(mixture, "log_joint_density", weights_ignored), (mixture, "log_joint_density", determinant_forgotten)],
 )
 
-CHECKS = {
-    "components of a cluster": CLUSTER,
-    "learnt base measure": LEARNT_BASE,
-    "allocation": ALLOCATE,
-}
-
-
-@every_kernel(CHECKS)
-def test_a_kernel_leaves_the_joint_distribution_alone(check):
-    found = verdict(check)
-    assert found.passed, found
-
-
-@every_bug(CHECKS)
-def test_a_planted_bug_changes_it(check, which):
-    found = verdict(check, which)
-    assert not found.passed, found
+test_a_kernel_leaves_the_joint_distribution_alone, test_a_planted_bug_changes_it = kernel_tests(
+    {
+        "components of a cluster": CLUSTER,
+        "learnt base measure": LEARNT_BASE,
+        "allocation": ALLOCATE,
+    }
+)

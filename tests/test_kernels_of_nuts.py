@@ -9,12 +9,10 @@ from joint import (
     Check,
     components,
     concentrations,
-    every_bug,
-    every_kernel,
+    kernel_tests,
     labels_of,
     points_of,
     stick_weights,
-    verdict,
 )
 from numpyro.infer.hmc import hmc
 
@@ -97,18 +95,8 @@ NUTS = Check(
     slow=True,
 )
 
-CHECKS = {
-    "No-U-Turn transition": NUTS,
-}
-
-
-@every_kernel(CHECKS)
-def test_a_kernel_leaves_the_joint_distribution_alone(check):
-    found = verdict(check)
-    assert found.passed, found
-
-
-@every_bug(CHECKS)
-def test_a_planted_bug_changes_it(check, which):
-    found = verdict(check, which)
-    assert not found.passed, found
+test_a_kernel_leaves_the_joint_distribution_alone, test_a_planted_bug_changes_it = kernel_tests(
+    {
+        "No-U-Turn transition": NUTS,
+    }
+)

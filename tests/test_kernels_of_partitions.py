@@ -10,13 +10,11 @@ from joint import (
     R,
     components,
     concentrations,
-    every_bug,
-    every_kernel,
+    kernel_tests,
     labels_of,
     points_of,
     seats,
     stick_weights,
-    verdict,
 )
 
 from dpgmm import clusters, conjugate, sticks
@@ -201,20 +199,10 @@ PARAMETERS = Check(
     [(_collapsed, "parameters", one_point_more), (_collapsed, "parameters", concentration_after)],
 )
 
-CHECKS = {
-    "collapsed sweep": SWEEP,
-    "split and merge": SPLIT_MERGE,
-    "weights of a partition": PARAMETERS,
-}
-
-
-@every_kernel(CHECKS)
-def test_a_kernel_leaves_the_joint_distribution_alone(check):
-    found = verdict(check)
-    assert found.passed, found
-
-
-@every_bug(CHECKS)
-def test_a_planted_bug_changes_it(check, which):
-    found = verdict(check, which)
-    assert not found.passed, found
+test_a_kernel_leaves_the_joint_distribution_alone, test_a_planted_bug_changes_it = kernel_tests(
+    {
+        "collapsed sweep": SWEEP,
+        "split and merge": SPLIT_MERGE,
+        "weights of a partition": PARAMETERS,
+    }
+)
