@@ -1,4 +1,13 @@
-"""The No-U-Turn sampler of NumPyro on the unconstrained coordinates, chains from dispersed starts, each at its own pace."""
+"""The No-U-Turn sampler, chains from dispersed starts, each at its own pace, with exact moves for what is not smooth.
+
+Labels of a stick-breaking model are not exchangeable, and a gradient cannot change them: chains that keep the large
+components where they started do not draw label-invariant quantities rightly either. By default transitions of NUTS
+therefore take turns with moves that can (`dpgmm.methods._moves`): size-biased orders of the components, empty components
+and late sticks drawn anew, splits and mergers. ``moves="none"`` is plain NUTS: its failure is worth seeing.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -7,15 +16,39 @@ import xarray as xr
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.hmc import hmc
+from numpyro.infer.hmc_util import dual_averaging
 
 from .. import draws
 from ..errors import InputError, at_least
-from ..posterior import Posterior
-from . import _permute
+from ..posterior import Arrays, Parameters, Posterior
+from . import _moves, _permute
 from ._run import Progress, constrained, dispersed, run_chains, stack
 
 CHUNK = 25
-"""Transitions between two looks at the progress bar and at Ctrl-C."""
+"""Draws between two looks at the progress bar and at Ctrl-C."""
+MOVES = "all", "swaps", "none"
+THIN, POINTS = 10, 1_000
+"""Transitions with all moves a draw, for data of up to so many points; beyond, fewer in proportion."""
+SWEPT = 2_000
+"""Points of weight one, at most, that a transition also allocates to components."""
+REFRESHES = 2
+"""Proposals a transition to draw empty components and late sticks anew."""
+FIRST_STEP = 0.4
+"""Step size to begin with, in units of a transition's own metric."""
+
+
+class Sampler(NamedTuple):
+    """A Markov chain: `init(key, start, data)` a state, `step(state, data)` a state and statistics of the transition.
+
+    `position(state)` is kept of a draw, and `parameters` are those of positions with leading axes (chain, draw); `name` tells
+    the programs apart.
+    """
+
+    name: tuple
+    init: Callable[[Array, Any, Arrays], Any]
+    step: Callable[[Any, Arrays], tuple[Any, dict[str, Array]]]
+    position: Callable[[Any], Any]
+    parameters: Callable[[Any], Parameters]
 
 
 def run(
@@ -25,40 +58,186 @@ def run(
     chains: int = 4,
     warmup: int = 1_000,
     draws_per_chain: int = 1_000,
+    moves: str | None = None,
+    thin: int | None = None,
     target_accept: float = 0.9,
-    max_tree_depth: int = 10,
+    max_tree_depth: int | None = None,
     dense_mass: bool = False,
-    permute: bool = False,
+    active: int = 8,
+    split_merges: int = 12,
     progress: Progress | None = None,
 ) -> xr.DataTree:
-    """Draws of `chains` independent chains after `warmup` adaptive transitions (Hoffman & Gelman 2014).
+    """Draws of `chains` independent chains after `warmup` draws of adaptation (Hoffman & Gelman 2014).
 
-    `sample_stats` keeps `diverging`, `n_steps`, `tree_depth`, `energy`, `acceptance_rate`, `step_size`, of the kept
-    draws. With `permute`, every transition is followed by K proposals to swap two labels (`_permute.swap`): chains then
-    draw from the labelled posterior, and labels switch as often as they may. Deterministic given `key`. Raises
-    `InputError` for options out of range, where a start has no finite density, and with `permute` where a model's components
-    cannot be swapped.
+    `moves`: ``"all"``, the default where the model states a conjugate prior: NUTS on `active` components at a time, in a
+    metric made for their sizes, then what `_moves` has, `split_merges` proposals to split or merge among it;
+    ``"swaps"``, the default for other models whose components can be reordered: NUTS on all coordinates, then K proposals
+    to swap two labels (`_permute.swap`); ``"none"``: NUTS alone, which does not draw from the posterior of a model
+    whose labels are not exchangeable. `thin` transitions a draw: with all moves `THIN` for up to `POINTS` points and fewer for
+    more, else 1. `max_tree_depth` is by default 4 with all moves, where a refreshed metric and orders do what long paths
+    would, and 10 without. `dense_mass` is for NUTS on all coordinates.
+    `sample_stats` keeps `diverging`, `n_steps` (over all transitions of a draw), `acceptance_rate`, `energy`, `step_size`,
+    and, where there are moves, the number accepted of each since the draw before. Deterministic given `key`. Raises
+    `InputError` for options out of range, where a start has no finite density, and for moves that the model does not allow.
     """
-    at_least("nuts", 1, chains=chains, draws_per_chain=draws_per_chain, max_tree_depth=max_tree_depth)
-    at_least("nuts", 0, warmup=warmup)
+    at_least("nuts", 1, chains=chains, draws_per_chain=draws_per_chain, active=active)
+    at_least("nuts", 0, warmup=warmup, split_merges=split_merges)
     key_start, key_chain = random.split(key)
-    starts = dispersed(posterior, key_start, chains)
+    starts, data = dispersed(posterior, key_start, chains), posterior.arrays()
+    moves = _chosen(posterior, moves, jax.tree.map(lambda leaf: leaf[0], starts))
+    thin = max(1, min(THIN, THIN * POINTS // posterior.data.size) if moves == "all" else 1) if thin is None else thin
+    depth = (4 if moves == "all" else 10) if max_tree_depth is None else max_tree_depth
+    at_least("nuts", 1, thin=thin, max_tree_depth=depth)
+    if not 0 < target_accept < 1:
+        raise InputError(f"nuts option target_accept = {target_accept!r}: it must lie between 0 and 1")
+    density = lambda starts, data: jax.lax.map(posterior.on(data).log_density, starts)
+    if not np.isfinite(posterior.compile("nuts, starts", density, starts, data)[0](starts, data)).all():
+        raise InputError(f"model {posterior.name}: the log density of a start is not finite; mend its initial(key)")
+    if moves == "all":
+        few = posterior.data.size <= SWEPT and bool((posterior.data.weights == 1).all())
+        settings = _moves.Settings(active, split_merges, REFRESHES, depth, few)
+        sampler = with_moves(posterior, settings, warmup * thin, target_accept)
+    else:
+        sampler = plain(posterior, starts, warmup * thin, target_accept, depth, dense_mass, moves == "swaps")
+    results, compile_seconds, run_seconds = _run(
+        posterior, sampler, key_chain, starts, data, warmup, draws_per_chain, thin, progress
+    )
+    kept, stats = stack(results)
+    return draws.build(
+        posterior,
+        sampler.parameters(kept),
+        method="nuts",
+        options={
+            "chains": chains,
+            "warmup": warmup,
+            "draws_per_chain": draws_per_chain,
+            "moves": moves,
+            "thin": thin,
+            "target_accept": target_accept,
+            "max_tree_depth": depth,
+            "dense_mass": dense_mass,
+            "active": active,
+            "split_merges": split_merges,
+        },
+        compile_seconds=compile_seconds,
+        run_seconds=run_seconds,
+        sample_stats=stats,
+    )
+
+
+def _chosen(posterior: Posterior, moves: str | None, start: Parameters) -> str:
+    """The moves asked for, or the most that the model allows. Raises `InputError` for those that it does not."""
+    if moves is not None and moves not in MOVES:
+        raise InputError(f"nuts: no moves {moves!r}; there are {', '.join(MOVES)}")
+    if moves == "all" and posterior.conjugate is None:
+        raise InputError(f"nuts: model {posterior.name} states no conjugate prior; choose moves = swaps or none")
+    if moves == "swaps":
+        _permute.check(posterior, start)
+    if moves is None and posterior.conjugate is None:
+        try:
+            _permute.check(posterior, start)
+        except InputError:
+            return "none"
+        return "swaps"
+    return moves or "all"
+
+
+def _run(posterior, sampler, key, starts, data, warmup, count, thin, progress):
+    """Chains on threads; `count` draws of each after the first `warmup`, and seconds of compiling and running."""
+    keys = random.split(key, len(jax.tree.leaves(starts)[0]))
+    start = lambda i: jax.tree.map(lambda leaf: leaf[i], starts)
+    begin = lambda key, start, data: sampler.init(key, start, data)
+    init, init_seconds = posterior.compile((*sampler.name, "init", warmup * thin), begin, keys[0], start(0), data)
+    states = [init(k, start(i), data) for i, k in enumerate(keys)]
+
+    def draw(state, data):
+        state, stats = jax.lax.scan(lambda s, _: sampler.step(s, data), state, length=thin)
+        return state, (sampler.position(state), {name: _joined(name, of) for name, of in stats.items()})
+
+    chunk = lambda state, data: jax.lax.scan(lambda s, _: draw(s, data), state, length=CHUNK)
+    compiled, seconds = posterior.compile((*sampler.name, CHUNK, thin), chunk, states[0], data)
+    total = warmup + count
+
+    def chain(index, advance):
+        state, kept = states[index], []
+        for begin in range(0, total, CHUNK):
+            state, out = compiled(state, data)
+            kept.append(jax.device_get(out))
+            phase = "warm-up" if begin < warmup else "sampling"
+            steps = int(np.median(kept[-1][1]["n_steps"]))
+            advance(min(CHUNK, total - begin), f"chain {index + 1} {phase}, {steps} steps a draw")
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[warmup:total], *kept)
+
+    results, run_seconds = run_chains(chain, len(keys), total, progress)
+    return results, init_seconds + seconds, run_seconds
+
+
+def _joined(name: str, every: Array) -> Array:
+    """A statistic of the transitions of one draw: the last of what is a state, the mean of rates, the sum of counts."""
+    if name in ("energy", "step_size"):
+        return every[-1]
+    if name == "acceptance_rate":
+        return every.mean()
+    return every.any() if every.dtype == bool else every.sum()
+
+
+class _Adaptive(NamedTuple):
+    """State of `with_moves`: that of `_moves`, the key, how many transitions still adapt, and of dual averaging."""
+
+    state: _moves.State
+    key: Array
+    left: Array
+    averaging: Any
+
+
+def with_moves(posterior: Posterior, settings: _moves.Settings, adapt: int, target_accept: float) -> Sampler:
+    """NUTS with all moves. The step size is adapted in the first `adapt` transitions, by dual averaging."""
+    begin, update = dual_averaging()
+
+    def init(key, start, data):
+        state = _moves.state_of(posterior.constrain(start)[0], posterior)
+        first = jnp.log(FIRST_STEP)
+        # Step size, average, and average gradient so far, of nothing; it is drawn towards larger steps.
+        averaging = (first, first, *begin(jnp.log(10 * FIRST_STEP))[2:])
+        return _Adaptive(state, key, jnp.asarray(adapt), averaging)
+
+    def step(now, data):
+        key, key_step = random.split(now.key)
+        log_step = jnp.where(now.left > 0, *now.averaging[:2])
+        state, info = _moves.step(key_step, now.state, data, jnp.exp(log_step), posterior, settings)
+        averaging = update(target_accept - info.nuts.acceptance_rate, now.averaging)
+        averaging = jax.tree.map(lambda new, old: jnp.where(now.left > 0, new, old), averaging, now.averaging)
+        stats = info.nuts._asdict() | {"step_size": jnp.exp(log_step)}
+        stats |= {name: getattr(info, name).astype(int) for name in ("label_moves", "tail_moves", "split_merges")}
+        return _Adaptive(state, key, now.left - 1, averaging), stats
+
+    def parameters(kept):
+        every = jax.vmap(jax.vmap(lambda s: _moves.parameters_of(s, posterior)))
+        return posterior.compile(("nuts, parameters",), every, kept)[0](kept)
+
+    return Sampler(("nuts, all moves", settings, target_accept), init, step, lambda now: now.state, parameters)
+
+
+def plain(
+    posterior: Posterior,
+    starts: Parameters,
+    adapt: int,
+    target_accept: float,
+    max_tree_depth: int,
+    dense_mass: bool,
+    swaps: bool,
+) -> Sampler:
+    """NumPyro's NUTS on all unconstrained coordinates, with or without swaps of labels."""
     # One flat vector of coordinates: the sampler's own work is per array, and outweighs that of a small model.
     unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], starts))[1]
-    flat, data = jax.vmap(lambda u: ravel_pytree(u)[0])(starts), posterior.arrays()
     potential = lambda data: lambda u: -posterior.on(data).log_density(unravel(u))
-    first, _ = posterior.compile("nuts, starts", lambda flat, data: jax.lax.map(potential(data), flat), flat, data)
-    if not np.isfinite(first(flat, data)).all():
-        raise InputError(f"model {posterior.name}: the log density of a start is not finite; mend its initial(key)")
-    if permute:
-        _permute.check(posterior, jax.tree.map(lambda leaf: leaf[0], starts))
-    static = "nuts", warmup, target_accept, max_tree_depth, dense_mass, permute
+    name = "nuts", adapt, target_accept, max_tree_depth, dense_mass, swaps
     # The sampler's second function knows what the first was given: the pair is kept, as their programs are.
-    begin, transition = posterior.keep(static, lambda: hmc(potential_fn_gen=potential, algo="NUTS"))
+    begin, transition = posterior.keep(name, lambda: hmc(potential_fn_gen=potential, algo="NUTS"))
 
-    def initialise(key, start, data):
+    def init(key, start, data):
         adaptation = {"target_accept_prob": target_accept, "dense_mass": dense_mass, "max_tree_depth": max_tree_depth}
-        return begin(start, warmup, **adaptation, model_args=(data,), rng_key=key)
+        return begin(ravel_pytree(start)[0], adapt, **adaptation, model_args=(data,), rng_key=key)
 
     def swapped(state, data):
         key, key_labels = random.split(state.rng_key)
@@ -66,63 +245,20 @@ def run(
         new, accepted = _permute.swap(key_labels, parameters, posterior)
         z = jnp.where(accepted > 0, ravel_pytree(posterior.unconstrain(new))[0], state.z)
         energy, gradient = jax.value_and_grad(potential(data))(z)
-        return state._replace(z=z, potential_energy=energy, z_grad=gradient, rng_key=key)
+        return state._replace(z=z, potential_energy=energy, z_grad=gradient, rng_key=key), accepted
 
     def step(state, data):
         state = transition(state, (data,), {})
-        state = swapped(state, data) if permute else state
-        return state, _kept(state)
+        stats = {
+            "diverging": state.diverging,
+            "n_steps": state.num_steps,
+            "energy": state.energy,
+            "acceptance_rate": state.accept_prob,
+            "step_size": state.adapt_state.step_size,
+        }
+        if swaps:
+            state, accepted = swapped(state, data)
+            stats["label_moves"] = accepted
+        return state, stats
 
-    def chunk(state, data):
-        return jax.lax.scan(lambda s, _: step(s, data), state, length=CHUNK)
-
-    keys = random.split(key_chain, chains)
-    init, init_seconds = posterior.compile((*static, "init"), initialise, keys[0], flat[0], data)
-    states = [init(keys[i], flat[i], data) for i in range(chains)]
-    compiled, compile_seconds = posterior.compile((*static, CHUNK), chunk, states[0], data)
-    total = warmup + draws_per_chain
-
-    def chain(index, advance):
-        state, kept = states[index], []
-        for start in range(0, total, CHUNK):
-            state, out = compiled(state, data)
-            out = jax.device_get(out)
-            kept.append(out)
-            phase = "warm-up" if start < warmup else "sampling"
-            advance(
-                min(CHUNK, total - start),
-                f"chain {index + 1} {phase}, {int(np.median(out[1]['n_steps']))} steps a draw",
-            )
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[warmup:total], *kept)
-
-    results, run_seconds = run_chains(chain, chains, total, progress)
-    unconstrained, stats = stack(results)
-    return draws.build(
-        posterior,
-        constrained(posterior, unconstrained, 2, unravel),
-        method="nuts",
-        options={
-            "chains": chains,
-            "warmup": warmup,
-            "draws_per_chain": draws_per_chain,
-            "target_accept": target_accept,
-            "max_tree_depth": max_tree_depth,
-            "dense_mass": dense_mass,
-            "permute": permute,
-        },
-        compile_seconds=init_seconds + compile_seconds,
-        run_seconds=run_seconds,
-        sample_stats=stats,
-    )
-
-
-def _kept(state):
-    """What is kept of one transition: the position, and its sampler statistics."""
-    return state.z, {
-        "diverging": state.diverging,
-        "n_steps": state.num_steps,
-        "tree_depth": jnp.ceil(jnp.log2(state.num_steps + 1)).astype(int),
-        "energy": state.energy,
-        "acceptance_rate": state.accept_prob,
-        "step_size": state.adapt_state.step_size,
-    }
+    return Sampler(name, init, step, lambda state: state.z, lambda kept: constrained(posterior, kept, 2, unravel))
