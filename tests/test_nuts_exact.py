@@ -124,19 +124,24 @@ CASES = {
     "dirichlet, 2-D": (PLANE, "symmetric_dirichlet", 16_000, WIDE | {"shape": 8.0}),
     "sticks, narrow": (GALAXIES, "stick_breaking", 40_000, {}),
 }
-LONG = "dirichlet", "dirichlet, 2-D", "sticks, narrow"
+MOVES = "all", "swaps"
+FAST = ("sticks", "all"), ("sticks, 2-D", "all"), ("sticks", "swaps")
 
 
 @cache
-def fitted(case):
+def fitted(case, moves):
     points, model, draws_per_chain, priors = CASES[case]
     p = posterior(points, model, **priors)
-    return p, dpgmm.fit(p, "nuts", chains=2, warmup=500, draws_per_chain=draws_per_chain, permute=True)
+    size = {"chains": 2, "warmup": 500, "draws_per_chain": draws_per_chain}
+    # Fewer components than there are at a time, so that some always stand still.
+    return p, dpgmm.fit(p, "nuts", **size, moves=moves, **({"active": 3, "thin": 2} if moves == "all" else {}))
 
 
-@pytest.mark.parametrize("case", [SLOW(case) if case in LONG else case for case in CASES])
-def test_nuts_is_exact_labels_included(case):
-    p, tree = fitted(case)
+@pytest.mark.parametrize(
+    ("case", "moves"), [c if c in FAST else pytest.param(*c, marks=pytest.mark.slow) for c in product(CASES, MOVES)]
+)
+def test_nuts_is_exact_labels_included(case, moves):
+    p, tree = fitted(case, moves)
     draws, (truth, occupied, weights) = of_tree(p, tree), labelled_truth(p)
     assert distance(draws.clusters, truth.partitions.num_clusters) <= 0.01
     assert in_errors_if_likely(draws.clusters, truth.partitions.num_clusters) <= 3
@@ -200,7 +205,7 @@ def test_a_chain_of_wrong_swaps_is_caught(density, monkeypatch):
     right = _permute.swap
     monkeypatch.setattr(_permute, "swap", lambda key, parameters, p, *rest: right(key, parameters, density(p), *rest))
     p = posterior(GALAXIES, **WIDE)
-    tree = dpgmm.fit(p, "nuts", chains=2, warmup=500, draws_per_chain=10_000, permute=True)
+    tree = dpgmm.fit(p, "nuts", chains=2, warmup=500, draws_per_chain=10_000, moves="swaps")
     draws, (truth, _, weights) = of_tree(p, tree), labelled_truth(p)
     assert labelled_deviation(draws, truth, weights) > 6
 
@@ -261,7 +266,7 @@ def test_components_under_other_names_cannot_be_swapped(points):
         initial=lambda key: {"centres" if site == "means" else site: v for site, v in p.initial(key).items()},
     )
     with pytest.raises(InputError, match="model mine: its components cannot be reordered, means stay behind"):
-        dpgmm.fit(renamed, "nuts", chains=1, warmup=1, draws_per_chain=1, permute=True)
+        dpgmm.fit(renamed, "nuts", chains=1, warmup=1, draws_per_chain=1, moves="swaps")
 
 
 def test_expectations_over_allocations_are_sums_over_all_of_them():
