@@ -12,11 +12,12 @@ import pandas as pd
 import xarray as xr
 from jax import Array
 
-from . import mixture, monte_carlo, panel, r_star, switching, verdicts
+from . import mixture, monte_carlo, panel, r_star, verdicts
 from .affinity import VISIBLE
 from .draws import best_chain, spread
 from .errors import InputError
 from .monte_carlo import r_hat
+from .switching import visits
 from .thinning import evenly
 from .verdicts import THRESHOLD
 
@@ -34,7 +35,7 @@ class Diagnosis:
     `chains`: numbers about the chains as a whole, by name: largest distance of similarity matrices between two chains
     and between the halves of one, R* with its standard error, the largest share of steps without any change, the largest
     share of states that a chain has in common with another, fewest changes of the large components' labels in a chain;
-    `k_hat` of the best restart of a variational guide, else NaN.
+    `k_hat` of the best restart of a variational guide, else NaN; `invariants`: the values, ``(chain, draw)`` by name.
     """
 
     table: pd.DataFrame
@@ -42,11 +43,18 @@ class Diagnosis:
     explanation: str
     chains: dict[str, float]
     k_hat: float = float("nan")
+    invariants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
 
     def worst(self, kind: str) -> tuple[str, float]:
         """Name and value of the largest R-hat of a kind; ("", nan) where there is none."""
         r_hat = self.table.loc[self.table["kind"] == kind, "r_hat"].dropna()
         return (str(r_hat.idxmax()), float(r_hat.max())) if len(r_hat) else ("", float("nan"))
+
+    @property
+    def least_ess(self) -> float:
+        """Smallest ESS, bulk or tail, of an invariant; NaN where there is none."""
+        inner = verdicts.of_kind(self.table, "invariant")
+        return verdicts.least_ess(inner) if np.isfinite(inner["ess_bulk"].to_numpy()).any() else float("nan")
 
 
 def diagnose(draws: xr.DataTree, superchains: Sequence[int] | None = None) -> Diagnosis:
@@ -70,20 +78,22 @@ def diagnose(draws: xr.DataTree, superchains: Sequence[int] | None = None) -> Di
     ]
     table = pd.DataFrame(rows).set_index("quantity")
     invariant = {name: v for (kind, name), v in quantities.items() if kind == "invariant"}
+    say = lambda *words, **numbers: Diagnosis(table, *words, **{"chains": {}, "invariants": invariant} | numbers)
+    compared = bool(table["r_hat"].notna().any())
     if point:
-        return Diagnosis(table, "point estimate", "A mode, not a posterior: R-hat, ESS and MCSE do not apply.", {})
+        return say("point estimate", "A mode, not a posterior: R-hat, ESS and MCSE do not apply.")
+    chains = _chains(invariant, table, seen) if compared else {}
     if is_guide(draws):
         k_hat = k_hat_of(draws)
-        chains = _chains(invariant, table, seen) if table["r_hat"].notna().any() else {}
-        return Diagnosis(table, *_of_guides(table, num_chains, k_hat), chains, k_hat)
+        return say(*_of_guides(table, num_chains, k_hat), chains=chains, k_hat=k_hat)
     if num_chains < 2:
-        return Diagnosis(table, "one chain", "One chain says nothing about the others: run at least two.", {})
-    if table["r_hat"].isna().all():
-        return Diagnosis(table, "too few draws", "Fewer than four draws a chain say nothing: draw more.", {})
+        return say("one chain", "One chain says nothing about the others: run at least two.")
+    if not compared:
+        return say("too few draws", "Fewer than four draws a chain say nothing: draw more.")
     labels = _labels(draws)
-    chains = _chains(invariant, table, seen) | _numbers_of(labels)
+    chains |= _numbers_of(labels)
     verdict, evidence = verdicts.of_chains(table, invariant, chains, labels)
-    return Diagnosis(table, verdict, _numbers(table) + evidence + ".", chains)
+    return say(verdict, _numbers(table) + evidence + ".", chains=chains)
 
 
 def is_guide(draws: xr.DataTree) -> bool:
@@ -187,7 +197,7 @@ def summary_row(draws: xr.DataTree, diagnosis: Diagnosis) -> dict[str, Any]:
     stats = draws["sample_stats"].to_dataset()
     name, r_hat = diagnosis.worst("invariant")
     seconds = float(draws.attrs["run_seconds"])
-    ess = verdicts.least_ess(diagnosis.table[diagnosis.table["kind"] == "invariant"])
+    ess = diagnosis.least_ess
     mean = lambda name: float(stats[name].mean()) if name in stats else float("nan")
     return {
         "method": draws.attrs["method"],
@@ -254,7 +264,7 @@ def _labels(draws: xr.DataTree) -> verdicts.Labels:
     known, stats = draws.attrs.get("exchangeable_labels"), _stats(draws)
     accepted = float((stats["label_moves"] > 0).mean("draw").min()) if "label_moves" in stats else float("nan")
     moved = bool(draws.attrs.get("moves_labels", 0))
-    return verdicts.Labels(None if known is None else bool(known), moved, accepted, switching.visits(draws))
+    return verdicts.Labels(None if known is None else bool(known), moved, accepted, visits(draws))
 
 
 def _numbers_of(labels: verdicts.Labels) -> dict[str, float]:
@@ -264,9 +274,9 @@ def _numbers_of(labels: verdicts.Labels) -> dict[str, float]:
 
 def _numbers(table: pd.DataFrame) -> str:
     """The first half of an explanation: the worst of what R-hat and ESS say."""
-    inner, raw = (table[table["kind"] == kind] for kind in ("invariant", "raw"))
+    inner, raw = verdicts.of_kind(table, "invariant"), verdicts.of_kind(table, "raw")
     text = f"Worst R-hat of an invariant {inner['r_hat'].max():.3f} ({inner['r_hat'].idxmax()})"
-    least = inner.loc[inner["sd"] > 0, ["ess_bulk", "ess_tail"]].min(axis=1).dropna()
+    least = verdicts.moving_rows(inner)[["ess_bulk", "ess_tail"]].min(axis=1)
     ess = f", smallest ESS {least.min():,.0f} ({least.idxmin()})" if len(least) else ""
     return f"{text}{ess}, worst R-hat of a raw weight {raw['r_hat'].max():.2f}"
 

@@ -285,7 +285,8 @@ def _summaries(posterior: Posterior, parameters: Parameters) -> dict[str, np.nda
             "occupied_clusters": jnp.sum(occupied),
         }
 
-    every = lambda k, p, data: jax.lax.map(lambda chain: jax.lax.map(lambda d: one(*d, data), chain), (k, p))
+    of_chain = lambda chain, data: jax.lax.map(lambda draw: one(draw[0], draw[1], data), chain)
+    every = lambda keys, p, data: jax.lax.map(lambda chain: of_chain(chain, data), (keys, p))
     keys = random.split(random.PRNGKey(0), jax.tree.leaves(parameters)[0].shape[:2])
     arguments = keys, parameters, posterior.arrays()
     return jax.device_get(posterior.compile(("summaries", whole), every, *arguments)[0](*arguments))

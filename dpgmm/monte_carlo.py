@@ -33,6 +33,11 @@ def ess_tail(values: np.ndarray) -> float:
     return _scalar(array_stats.ess(values, method="tail", prob=(0.05, 0.95)))
 
 
+def ess_of(values: np.ndarray, of: str) -> float:
+    """Effective number of draws for the mean or, with ``of="sd"``, the standard deviation of ``(chain, draw)``."""
+    return _scalar(array_stats.ess(values, method=of))
+
+
 def mcse(values: np.ndarray, of: str = "mean") -> float:
     """Monte Carlo standard error of the mean or, with ``of="sd"``, of the standard deviation of ``(chain, draw)``."""
     return _scalar(array_stats.mcse(values, method=of))

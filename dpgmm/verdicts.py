@@ -61,17 +61,18 @@ def of_chains(
     as many: a false alarm costs some draws, a false assurance the answer. Chains that have all missed the same mode pass
     whatever is asked of them: only another method finds that out (`dpgmm.agreement`).
     """
-    inner, raw = (table[table["kind"] == kind] for kind in ("invariant", "raw"))
+    inner, raw = of_kind(table, "invariant"), of_kind(table, "raw")
     ess = least_ess(inner)
     if chains.get("duplicated", 0.0) > 0:
         return "duplicated chains", f"; two chains share {chains['duplicated']:.0%} of their states or more"
     num_chains = len(next(iter(invariant.values())))
-    worst, still = inner["r_hat"].max(), chains.get("largest share of steps without any change", 0.0)
+    r_hats = inner["r_hat"].to_numpy(float)
+    worst, still = np.nanmax(r_hats), chains.get("largest share of steps without any change", 0.0)
     if still > REPEATED and (worst >= THRESHOLD or ess < STUCK * num_chains):
         return "not converged: a chain is stuck", f"; a chain does not move in {still:.0%} of its steps"
     if worst >= THRESHOLD:
-        return _apart(inner["r_hat"], invariant)
-    mixed = raw["r_hat"].max() < THRESHOLD
+        return _apart([str(name) for name, r in zip(inner.index, r_hats, strict=True) if r >= THRESHOLD], invariant)
+    mixed = bool(np.nanmax(raw["r_hat"].to_numpy(float)) < THRESHOLD)
     if restricted(labels, mixed):
         return "labels restricted: invariants are biased", _of_labels(labels, mixed)
     if chains and chains["R*"] - 4 * chains["R*, standard error"] > 1:
@@ -101,20 +102,31 @@ def shortfall(inner: pd.DataFrame, num_chains: int) -> tuple[float, str]:
     Effective draws grow in proportion to draws. ``R-hat^2 - 1`` is the variance between chains over that within: it falls
     in proportion to 1 / draws once chains are longer than they remember. At most 1 where all pass.
     """
-    wanted = ESS_PER_CHAIN * num_chains
-    moving = inner[inner["sd"] > 0]
+    wanted, moving = ESS_PER_CHAIN * num_chains, moving_rows(inner)
+    r_hats = inner["r_hat"].to_numpy(float)
     lacking = {
-        "bulk ESS": wanted / moving["ess_bulk"].fillna(1.0),
-        "tail ESS": wanted / moving["ess_tail"].fillna(1.0),
-        "R-hat": (inner["r_hat"] ** 2 - 1) / (CONVERGED**2 - 1),
+        "bulk ESS": (moving.index, wanted / moving["ess_bulk"].to_numpy(float)),
+        "tail ESS": (moving.index, wanted / moving["ess_tail"].to_numpy(float)),
+        "R-hat": (inner.index, np.nan_to_num((r_hats**2 - 1) / (CONVERGED**2 - 1), nan=0.0)),
     }
-    name, times = max(((n, v) for n, v in lacking.items() if len(v)), key=lambda pair: pair[1].max())
-    return float(times.max()), f"{name} of {times.idxmax()}"
+    worst = {what: (times.max(), names[times.argmax()]) for what, (names, times) in lacking.items() if len(times)}
+    what = max(worst, key=lambda name: worst[name][0])
+    return float(worst[what][0]), f"{what} of {worst[what][1]}"
 
 
 def least_ess(inner: pd.DataFrame) -> float:
-    """Smallest ESS of bulk and tail of any quantity that moves; NaN where none does."""
-    return float(inner.loc[inner["sd"] > 0, ["ess_bulk", "ess_tail"]].min().min())
+    """Smallest ESS of bulk and tail of any quantity that moves; infinite where none does."""
+    return float(moving_rows(inner)[["ess_bulk", "ess_tail"]].to_numpy().min(initial=np.inf))
+
+
+def moving_rows(inner: pd.DataFrame) -> pd.DataFrame:
+    """Rows of quantities that are not constant, an ESS that is no number counting as one draw."""
+    return pd.DataFrame(inner[inner["sd"] > 0]).fillna({"ess_bulk": 1.0, "ess_tail": 1.0})
+
+
+def of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Rows of a kind: invariant or raw."""
+    return pd.DataFrame(table[table["kind"] == kind])
 
 
 def duplicated(features: np.ndarray) -> float:
@@ -132,12 +144,11 @@ def duplicated(features: np.ndarray) -> float:
     return max(shares)
 
 
-def _apart(r_hats: pd.Series, invariant: dict[str, np.ndarray]) -> tuple[str, str]:
-    """Where R-hat is too large: whether chains drift, or rest in different modes."""
+def _apart(names: list[str], invariant: dict[str, np.ndarray]) -> tuple[str, str]:
+    """Where R-hat of these is too large: whether chains drift, or rest in different modes."""
     if len(next(iter(invariant.values()))[0]) < SHORT:
         return "not converged", f"; with fewer than {SHORT} draws a chain there is no telling why"
-    apart = [invariant[str(name)] for name, value in r_hats.items() if value >= THRESHOLD]
-    moving = [chain for v in apart for chain in v if np.isfinite(chain).all() and np.ptp(chain) > 0]
+    moving = [chain for name in names for chain in invariant[name] if np.isfinite(chain).all() and np.ptp(chain) > 0]
     drift = max(map(r_hat_of_halves, moving), default=1.0)
     within = f"; worst split R-hat within a chain {drift:.3f}"
     return ("chains in different modes" if drift < 2 * THRESHOLD - 1 else "not converged: chains drift"), within
