@@ -106,7 +106,7 @@ def agreement(trees: Mapping[str, xr.DataTree], found: Mapping[str, diagnostics.
     a difference of 4 standard errors has probability 6e-5 in each, so that two methods that are right disagree by accident
     in at most one comparison in a hundred. Both need `ENOUGH` effective draws of the quantity, of bulk, tail and the
     moment itself; otherwise they are not compared, and the sentence says so. A quantity that never moves in one of the
-    two counts as known to the other's sd over the square root of `ENOUGH`.
+    two counts as known to the other's sd over the square root of `ENOUGH`, and its sd is not compared.
 
     A truncated and the untruncated process, or two truncations of sticks, differ by themselves: by at most
     ``B = E[4 N exp(-(K - 1) / a)] / 2`` in total variation to leading order, a being the draws' concentration (Ishwaran &
@@ -126,9 +126,9 @@ def agreement(trees: Mapping[str, xr.DataTree], found: Mapping[str, diagnostics.
     compared = []
     for one, other in combinations(samplers, 2):
         bound, rounding = truncation_bound(samplers[one], samplers[other]), _certified(samplers[one], samplers[other])
-        for (quantity, of), estimate in estimates[one].items():
-            if (quantity, of) in estimates[other]:
-                pair = estimate, estimates[other][quantity, of]
+        for quantity, of in [key for key in estimates[one] if key in estimates[other]]:
+            pair = estimates[one][quantity, of], estimates[other][quantity, of]
+            if of == "mean" or all(e.low < e.high for e in pair):
                 allowed = _allowed(*pair, of, bound) + (rounding if quantity == "log_likelihood" else 0.0)
                 compared.append(_compare((one, other), quantity, of, pair, allowed))
     result = Agreement(compared, "")
