@@ -162,14 +162,16 @@ def _log_densities(components: tuple[Array, Array, Array], points: Array) -> Arr
     return jax.lax.map(lambda chain: jax.lax.map(one, chain, batch_size=64), components)
 
 
-def sorted_components(draws: xr.DataTree) -> pd.DataFrame:
+def sorted_components(draws: xr.DataTree, *, keep_labels: bool = False) -> pd.DataFrame:
     """Components RELABELLED by decreasing weight in every draw: posterior mean and sd of weight, mean and scale.
 
-    Sorting mixes components of nearly equal weight, so read it where weights are well apart. Scales are square roots
+    Sorting mixes components of nearly equal weight, so read it where weights are well apart. With `keep_labels`, for draws
+    that have been relabelled, components keep their labels, and rows are by decreasing mean weight. Scales are square roots
     of the covariance's diagonal, in the data's units. Components whose mean weight is below `VISIBLE` are left out.
     """
     posterior = draws["posterior"].to_dataset()
-    order = np.argsort(-posterior["weights"].values, axis=-1, kind="stable")
+    drawn = posterior["weights"].values
+    order = np.argsort(-(drawn.mean((0, 1)) + 0 * drawn if keep_labels else drawn), axis=-1, kind="stable")
     sort = lambda a: np.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 3)), axis=2)
     weights, means = sort(posterior["weights"].values), sort(posterior["means"].values)
     scales = sort(np.broadcast_to(_scales(posterior), means.shape))

@@ -86,10 +86,8 @@ def test_a_disagreement_is_told_by_the_number_of_clusters():
     assert "against 2.098 ± 0.004 (" in found.sentence
     assert found.sentence.endswith("; at least one has not converged")
     # What a diagnosis knows of the culprit is said.
-    of_two = {
-        name: dpgmm.diagnose(t) for name, t in {"nuts": tree(0), "gibbs": tree(1, clusters=2.1, memory=0.9)}.items()
-    }
-    blamed = dpgmm.agreement({"nuts": tree(0), "gibbs": tree(1, clusters=2.3, memory=0.8)}, of_two)
+    trees = {"nuts": tree(0), "gibbs": tree(1, clusters=2.3, memory=0.7)}
+    blamed = dpgmm.agreement(trees, {name: dpgmm.diagnose(t) for name, t in trees.items()})
     assert blamed.sentence.endswith("; gibbs had not converged")
 
 
