@@ -8,8 +8,10 @@ import xarray as xr
 
 import dpgmm
 from dpgmm import InputError, draws
-from dpgmm.agreement import Estimate, _allowed, quantities, truncation_bound, with_error
+from dpgmm.agreement import Agreement, Estimate, _allowed, quantities, truncation_bound, with_error
+from dpgmm.answer import believe, number_of_clusters
 from dpgmm.data import Dataset
+from dpgmm.diagnostics import Diagnosis
 
 CHAINS, DRAWS, K = 4, 500, 4
 POINTS = np.concatenate([np.linspace(-5, -3, 30), np.linspace(3, 5, 20)])
@@ -188,3 +190,130 @@ def test_other_data_are_refused():
 )
 def test_errors_are_rounded(value, error, text):
     assert with_error(value, error) == text
+
+
+def guide_of(draws_, k=1.0):
+    """The same draws as a guide's, with importance weights of Pareto tails; the second restart has the highest bound."""
+    log_weight = k * np.random.default_rng(0).exponential(size=(CHAINS, DRAWS))
+    stats = draws_["sample_stats"].to_dataset().assign(log_weight=(("chain", "draw"), log_weight))
+    draws_["sample_stats"] = stats
+    draws_.attrs |= {"method": "svi", "elbo": np.array([0.0, 2.0, 1.0, 1.0])}
+    return draws_
+
+
+def answer_to(**trees):
+    found = {name: dpgmm.diagnose(t) for name, t in trees.items()}
+    return believe(trees, found, dpgmm.agreement(trees, found))
+
+
+def test_the_converged_sampler_of_most_effective_draws_is_believed():
+    answer = answer_to(map=tree(0, point_estimate=1), svi=guide_of(tree(1)), nuts=tree(2, memory=0.5), gibbs=tree(3))
+    assert (answer.method, answer.earned) == ("gibbs", True)
+    assert answer.sentence.startswith("Believe gibbs (converged, smallest ESS 1,")
+    counts = tree(3)["sample_stats"]["occupied_clusters"].values
+    table = answer.clusters.set_index("clusters")
+    assert table.loc[2, "probability"] == pytest.approx((counts == 2).mean())
+    assert table.loc[2, "mcse"] == pytest.approx(np.sqrt((counts == 2).var() / counts.size), rel=0.2)
+    assert table["probability"].sum() == pytest.approx(1)
+    assert f"2 clusters with probability {(counts == 2).mean():.2f}, " in answer.sentence
+    assert answer.of_components == "0.60 at -4 (scale 0.63), 0.40 at 3.999 (scale 0.63)"
+    assert answer.others["nuts"] == "converged; agrees with gibbs within Monte Carlo error on everything"
+    assert "its 2 components that hold a point in expectation are those of one mode" in answer.others["map"]
+
+
+def test_more_draws_never_outdo_convergence():
+    """Restricted labels: as many effective draws as there can be, and yet not to be believed."""
+    answer = answer_to(nuts=tree(0, moves_labels=0), gibbs=tree(1, memory=0.4))
+    assert (answer.method, answer.earned) == ("gibbs", True)
+    assert answer.others["nuts"].startswith("labels restricted: invariants are biased; agrees")
+
+
+def test_nobody_earned_it():
+    answer = answer_to(map=tree(0, point_estimate=1), nuts=tree(1, memory=0.8), svi=guide_of(tree(2)))
+    assert (answer.method, answer.earned) == ("nuts", False)
+    assert answer.sentence.startswith("No method has earned belief yet; the best so far is nuts (nearly: draw more)")
+
+
+def test_converged_samplers_that_disagree_are_both_doubted():
+    answer = answer_to(nuts=tree(0), gibbs=tree(1, clusters=2.3))
+    assert not answer.earned
+    assert answer.sentence.startswith("Believe none of the methods yet: ")
+    assert "both look converged and disagree on the number of clusters: 2." in answer.sentence
+
+
+def test_a_converged_sampler_is_believed_against_one_that_is_not():
+    answer = answer_to(nuts=tree(0), gibbs=tree(1, clusters=2.5, memory=0.7))
+    assert (answer.method, answer.earned) == ("nuts", True)
+    assert "nearly: draw more; differs from nuts on the number of clusters: 2." in answer.others["gibbs"]
+
+
+@pytest.mark.parametrize(
+    ("k", "earned", "words"), [(0.2, True, "Believe svi (restarts agree"), (2.0, False, "No method")]
+)
+def test_a_guide_is_believed_by_its_k_hat_alone(k, earned, words):
+    answer = answer_to(map=tree(0, point_estimate=1), svi=guide_of(tree(1), k))
+    assert (answer.method, answer.earned) == ("svi", earned)
+    assert answer.sentence.startswith(words)
+
+
+def test_what_a_guide_gets_wrong_is_in_numbers():
+    """Half the spread of one quantity, and two of the sampler's sds away in another."""
+    guide, sampler = guide_of(tree(1), 2.0), tree(2)
+    stats, a = guide["sample_stats"].to_dataset(), guide["posterior"].to_dataset()["concentration"]
+    guide["posterior"] = guide["posterior"].to_dataset().assign(concentration=0.5 + 0.5 * (a - 0.5))
+    guide["sample_stats"] = stats.assign(expected_clusters=stats["expected_clusters"] + 0.4)
+    wrong = answer_to(gibbs=sampler, svi=guide).others["svi"]
+    assert wrong.startswith("k-hat ")
+    assert ": not a posterior; its sds are 0.48 to 1.05 times those of gibbs (median 1.0" in wrong
+    assert "means are off by up to 1.9 of these sds (expected_clusters); 2.40 clusters on average where" in wrong
+
+
+def test_a_mode_counts_components_and_not_clusters():
+    best = tree(0, point_estimate=1)
+    stats = best["sample_stats"].to_dataset()
+    active, joint = stats["active_components"].copy(), stats["log_joint"].copy()
+    active[2, 0], joint[2, 0] = 3, 1000.0
+    best["sample_stats"] = stats.assign(active_components=active, log_joint=joint).isel(draw=[0])
+    best["posterior"] = best["posterior"].to_dataset().isel(draw=[0])
+    best["optimisation"] = xr.Dataset({"loss": (("chain", "step"), np.zeros((CHAINS, 2)))})
+    said = answer_to(map=best, gibbs=tree(1))
+    assert "its 3 components that hold a point in expectation" in said.others["map"]
+    assert "gibbs has 2.0 on average, and 3 with probability 0.00" in said.others["map"]
+    assert len(number_of_clusters(best)) == 0
+    assert answer_to(map=best).sentence.startswith("No posterior to believe: map is a point estimate")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "earned"),
+    [
+        ("converged", True),
+        ("converged up to labels", True),
+        ("nearly: draw more", False),
+        ("labels restricted: invariants are biased", False),
+        ("not converged: chains drift", False),
+        ("duplicated chains", False),
+        ("one chain", False),
+    ],
+)
+def test_verdicts_that_earn_belief(verdict, earned):
+    sampler = tree(0)
+    diagnosis = Diagnosis(dpgmm.diagnose(sampler).table, verdict, "", {})
+    answer = believe({"nuts": sampler}, {"nuts": diagnosis}, Agreement([], "only nuts claims the posterior"))
+    assert answer.earned == earned
+    assert answer.sentence.startswith(
+        "Believe nuts" if earned else f"No method has earned belief yet; the best so far is nuts ({verdict})"
+    )
+
+
+def test_relabelled_draws_keep_their_components_apart():
+    """Two components of equal weight trade ranks from draw to draw: sorted they mix, by their labels they do not."""
+    sampler = tree(0)
+    weights = sampler["posterior"].to_dataset()["weights"].copy()
+    first = 0.5 + 0.05 * np.random.default_rng(0).normal(size=(CHAINS, DRAWS))
+    weights[..., 0], weights[..., 1] = first, 1 - first - 2e-5
+    sampler["posterior"] = sampler["posterior"].to_dataset().assign(weights=weights)
+    found = {"nuts": dpgmm.diagnose(sampler)}
+    none = Agreement([], "only nuts claims the posterior")
+    mixed, apart = believe({"nuts": sampler}, found, none), believe({"nuts": sampler}, found, none, {"nuts": sampler})
+    assert np.abs(mixed.components["mean"].iloc[:2]).max() < 1
+    np.testing.assert_allclose(np.sort(apart.components["mean"].iloc[:2]), [-4, 4], atol=0.02)
