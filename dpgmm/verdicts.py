@@ -66,13 +66,15 @@ def of_chains(
     if chains.get("duplicated", 0.0) > 0:
         return "duplicated chains", f"; two chains share {chains['duplicated']:.0%} of their states or more"
     num_chains = len(next(iter(invariant.values())))
-    r_hats = inner["r_hat"].to_numpy(float)
+    r_hats, mixed = inner["r_hat"].to_numpy(float), bool(np.nanmax(raw["r_hat"].to_numpy(float)) < THRESHOLD)
     worst, still = np.nanmax(r_hats), chains.get("largest share of steps without any change", 0.0)
     if still > REPEATED and (worst >= THRESHOLD or ess < STUCK * num_chains):
         return "not converged: a chain is stuck", f"; a chain does not move in {still:.0%} of its steps"
     if worst >= THRESHOLD:
-        return _apart([str(name) for name, r in zip(inner.index, r_hats, strict=True) if r >= THRESHOLD], invariant)
-    mixed = bool(np.nanmax(raw["r_hat"].to_numpy(float)) < THRESHOLD)
+        verdict, within = _apart(
+            [str(name) for name, r in zip(inner.index, r_hats, strict=True) if r >= THRESHOLD], invariant
+        )
+        return verdict, within + (_of_labels(labels, mixed) if restricted(labels, mixed) else "")
     if restricted(labels, mixed):
         return "labels restricted: invariants are biased", _of_labels(labels, mixed)
     if chains and chains["R*"] - 4 * chains["R*, standard error"] > 1:

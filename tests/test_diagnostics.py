@@ -183,6 +183,12 @@ def test_label_moves_count_where_every_chain_has_them_and_raw_weights_agree():
         assert diagnostics.diagnose(moved).verdict == verdict
 
 
+def test_chains_that_have_not_converged_are_told_of_their_labels_too():
+    diagnosis = diagnostics.diagnose(tree(*modes(), exchangeable_labels=0))
+    assert diagnosis.verdict == "chains in different modes"
+    assert "labels are not exchangeable, and the large components change labels 0 times" in diagnosis.explanation
+
+
 def test_unknown_labels_are_said_to_be_unknown():
     explanation = diagnostics.diagnose(tree(*switched())).explanation
     assert "this holds if the prior's labels are exchangeable" in explanation
