@@ -257,7 +257,7 @@ def _chains(invariant: dict[str, np.ndarray], table: pd.DataFrame, seen: panel.P
         "R*": star,
         "R*, standard error": error,
         "largest share of steps without any change": float(still),
-        "duplicated": verdicts.duplicated(features),
+        "largest share of states in common with another chain": verdicts.duplicated(features),
     }
 
 

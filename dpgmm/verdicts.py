@@ -63,8 +63,9 @@ def of_chains(
     """
     inner, raw = of_kind(table, "invariant"), of_kind(table, "raw")
     ess = least_ess(inner)
-    if chains.get("duplicated", 0.0) > 0:
-        return "duplicated chains", f"; two chains share {chains['duplicated']:.0%} of their states or more"
+    common = chains.get("largest share of states in common with another chain", 0.0)
+    if common > 0:
+        return "duplicated chains", f"; two chains share {common:.0%} of their states or more"
     num_chains = len(next(iter(invariant.values())))
     r_hats, mixed = inner["r_hat"].to_numpy(float), bool(np.nanmax(raw["r_hat"].to_numpy(float)) < THRESHOLD)
     worst, still = np.nanmax(r_hats), chains.get("largest share of steps without any change", 0.0)
