@@ -100,7 +100,7 @@ def _measured(data: Dataset, prior: Prior, options: dict[str, Any], next_fit: Ca
     posterior = load_model("stick_breaking")(data, truncation=20, **here._asdict())
     tree = fit(posterior, "gibbs", progress=next_fit(f"{data.name}, {prior.name}"), **options)
     found = tree["posterior"].to_dataset()
-    clusters = tree["sample_stats"].to_dataset()["active_components"].values
+    clusters = tree["sample_stats"].to_dataset()["occupied_clusters"].values
     before = prior_of_clusters(here, data.size, SHOWN)
     seen = [study.batch_means((clusters == k).astype(float)) for k in range(SHOWN + 1)]
     return {

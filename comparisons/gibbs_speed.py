@@ -163,7 +163,7 @@ def sweeps_of(name: str, size: int, sweeps: int) -> dict[str, Any]:
 
     tree = _fit(posterior, name, 1, sweeps, progress=progress)
     laps = (np.diff(times) / np.diff(done)).tolist()
-    clusters = int(tree["sample_stats"].to_dataset()["active_components"].values[0, -1])
+    clusters = int(tree["sample_stats"].to_dataset()["occupied_clusters"].values[0, -1])
     return {"laps": laps, "compile_seconds": tree.attrs["compile_seconds"], "clusters": clusters}
 
 
@@ -177,7 +177,7 @@ def mixing_of(name: str, size: int, chains: int, sweeps: int) -> dict[str, Any]:
     return {
         "log_joint": [[log_joint(z, posterior) for z in chain] for chain in labels],
         "log_joint_of_truth": log_joint(truth, posterior),
-        "clusters": tree["sample_stats"].to_dataset()["active_components"].values.tolist(),
+        "clusters": tree["sample_stats"].to_dataset()["occupied_clusters"].values.tolist(),
         "rand": [float(adjusted_rand_score(truth, z)) for z in last],
         "vi_between": max(between),
         "vi_to_truth": [float(partitions.vi(z, truth)) for z in last],
@@ -193,7 +193,7 @@ def efficiency_of(name: str, size: int, chains: int, sweeps: int) -> dict[str, A
     largest = lambda z: float(np.bincount(z).max())
     quantities = {
         "log joint": np.array([[log_joint(z, posterior) for z in chain] for chain in labels]),
-        "clusters": tree["sample_stats"].to_dataset()["active_components"].values[:, sweeps // 5 :].astype(float),
+        "clusters": tree["sample_stats"].to_dataset()["occupied_clusters"].values[:, sweeps // 5 :].astype(float),
         "largest cluster": np.array([[largest(z) for z in chain] for chain in labels]),
     }
     seconds = tree.attrs["run_seconds"]

@@ -104,7 +104,7 @@ def _of_gibbs(tree: xr.DataTree, posterior: Posterior, halves: Halves, sweeps: i
     return {
         "held-out log density": held_out(diagnostics.predictive_density(tree, halves.held_out)[0]),
         "log likelihood": study.batch_means(stats["log_likelihood"].values),
-        "clusters": study.batch_means(stats["active_components"].values.astype(float)),
+        "clusters": study.batch_means(stats["occupied_clusters"].values.astype(float)),
         "visible components": study.batch_means(visible(found)),
         "weight of the last": study.batch_means(found["weights"].values[..., -1]),
         "bound, prior": exact.ishwaran_james_bound(size, num_components, prior.concentration),

@@ -1,6 +1,7 @@
 """Compare inference methods for Dirichlet-process Gaussian mixtures, without being fooled by component labels."""
 
 from . import calibration, datasets, diagnostics, draws, exact, methods, partitions, relabelling
+from .agreement import Agreement, agreement
 from .data import Dataset
 from .diagnostics import diagnose
 from .errors import InputError
@@ -13,6 +14,7 @@ from .relabelling import relabel
 from .switching import Switching, switching
 
 __all__ = [
+    "Agreement",
     "Atlas",
     "Components",
     "Dataset",
@@ -20,6 +22,7 @@ __all__ = [
     "Mixture",
     "Posterior",
     "Switching",
+    "agreement",
     "atlas",
     "calibration",
     "datasets",

@@ -12,6 +12,7 @@ import jax
 import pandas as pd
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -28,6 +29,8 @@ from . import (
     relabelling,
     report,
 )
+from .agreement import agreement
+from .answer import Answer, believe
 from .errors import InputError
 from .fitting import fit as fit_posterior
 
@@ -292,11 +295,29 @@ def _fit(posterior, name: str, seed: int, compression: bool, options: dict[str, 
 
 
 def _leave(folder: Path, trees: dict, settings: dict[str, Any]) -> None:
-    """Table, summary.csv, run.json and report.html of the methods that finished."""
+    """The answer, tables, summary.csv, agreement.csv, run.json and report.html of the methods that finished."""
     found = {name: diagnostics.diagnose(tree) for name, tree in trees.items()}
     summary = pd.DataFrame([diagnostics.summary_row(tree, found[name]) for name, tree in trees.items()])
     summary.to_csv(folder / "summary.csv", index=False)
-    run = settings | {
+    agreed = agreement(trees, found)
+    agreed.table.to_csv(folder / "agreement.csv", index=False)
+    with console.status("labels and report"):
+        labels = {name: labelling.study(tree) for name, tree in trees.items()}
+        relabelled = {name: of.relabelling.draws for name, of in labels.items() if of.relabelling is not None}
+        answer = believe(trees, found, agreed, relabelled)
+        run = settings | _record(trees) | {"answer": _words(answer), "agreement": agreed.sentence}
+        (folder / "run.json").write_text(json.dumps(run, indent=1))
+        path = report.write(folder / "report.html", trees, found, labels, run, answer, agreed)
+    _print_answer(answer, agreed.sentence)
+    _print_table(summary.set_index("method").T.reset_index(names=""), "One model, several methods")
+    for name, tree in trees.items():
+        _show(tree, found[name])
+    console.print(f"Report: {path}")
+
+
+def _record(trees: dict) -> dict[str, Any]:
+    """What run.json keeps of the machine and of how each method went."""
+    return {
         "versions": draws.versions(),
         "python": platform.python_version(),
         "machine": platform.platform(),
@@ -305,14 +326,29 @@ def _leave(folder: Path, trees: dict, settings: dict[str, Any]) -> None:
         "timings": {n: {k: float(t.attrs[k]) for k in ("compile_seconds", "run_seconds")} for n, t in trees.items()},
         "compression_records": {n: json.loads(t.attrs["compression"]) for n, t in trees.items()},
     }
-    (folder / "run.json").write_text(json.dumps(run, indent=1))
-    with console.status("labels and report"):
-        labels = {name: labelling.study(tree) for name, tree in trees.items()}
-        path = report.write(folder / "report.html", trees, found, labels, run)
-    _print_table(summary.set_index("method").T.reset_index(names=""), "One model, several methods")
-    for name, tree in trees.items():
-        _show(tree, found[name])
-    console.print(f"Report: {path}")
+
+
+def _words(answer: Answer) -> dict[str, Any]:
+    """What run.json keeps of the answer."""
+    clusters = dict(zip(map(str, answer.clusters["clusters"]), answer.clusters["probability"], strict=True))
+    return {
+        "sentence": answer.sentence,
+        "method": answer.method,
+        "earned": answer.earned,
+        "number_of_clusters": clusters,
+        "components": answer.of_components,
+        "others": answer.others,
+    }
+
+
+def _print_answer(answer: Answer, agreed: str) -> None:
+    """Which answer to believe, before anything else."""
+    console.print(f"[bold]{escape(answer.sentence)}[/]")
+    if answer.of_components:
+        console.print(escape(f"Components of {answer.method}, by weight: {answer.of_components}."))
+    console.print(escape(f"{agreed[0].upper()}{agreed[1:]}."))
+    for name, wrong in answer.others.items():
+        console.print(f"[bold]{escape(name)}[/]: {escape(wrong)}.")
 
 
 def _show(tree, diagnosis: diagnostics.Diagnosis) -> None:

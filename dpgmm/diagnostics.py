@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,22 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
-from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
 from jax import Array
 
-from . import mixture, panel, r_star
+from . import mixture, monte_carlo, panel, r_star, verdicts
 from .affinity import VISIBLE
-from .draws import spread
+from .draws import best_chain, spread
 from .errors import InputError
+from .monte_carlo import r_hat
+from .switching import visits
 from .thinning import evenly
+from .verdicts import THRESHOLD
 
-THRESHOLD = 1.05
-"""R-hat above which a quantity counts as not mixed (rank-normalised split R-hat, Vehtari et al. 2021)."""
 GRID = 32
-SHORT = 20
-"""Draws a chain below which a chain's halves cannot be compared."""
-REPEATED = 0.5
-"""Share of steps without any change from which on a chain counts as stuck."""
+POOR = 0.7
+"""k-hat above which the draws of a variational guide are no posterior (Vehtari et al. 2024)."""
+COUNTS = "active_components", "expected_clusters", "occupied_clusters"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,44 +33,81 @@ class Diagnosis:
 
     `table`: one row a quantity, kind invariant or raw; `verdict` in words; `explanation`: one sentence with numbers;
     `chains`: numbers about the chains as a whole, by name: largest distance of similarity matrices between two chains
-    and between the halves of one, R* with its standard error, and the largest share of steps without any change.
+    and between the halves of one, R* with its standard error, the largest share of steps without any change, the largest
+    share of states that a chain has in common with another, fewest changes of the large components' labels in a chain;
+    `k_hat` of the best restart of a variational guide, else NaN; `invariants`: the values, ``(chain, draw)`` by name.
     """
 
     table: pd.DataFrame
     verdict: str
     explanation: str
     chains: dict[str, float]
+    k_hat: float = float("nan")
+    invariants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
 
     def worst(self, kind: str) -> tuple[str, float]:
         """Name and value of the largest R-hat of a kind; ("", nan) where there is none."""
         r_hat = self.table.loc[self.table["kind"] == kind, "r_hat"].dropna()
         return (str(r_hat.idxmax()), float(r_hat.max())) if len(r_hat) else ("", float("nan"))
 
+    @property
+    def least_ess(self) -> float:
+        """Smallest ESS, bulk or tail, of an invariant; NaN where there is none."""
+        inner = verdicts.of_kind(self.table, "invariant")
+        return verdicts.least_ess(inner) if np.isfinite(inner["ess_bulk"].to_numpy()).any() else float("nan")
+
 
 def diagnose(draws: xr.DataTree, superchains: Sequence[int] | None = None) -> Diagnosis:
     """R-hat, ESS and MCSE of label-invariant quantities and of the raw components, and the verdict.
 
-    Verdicts: converged; converged up to labels (raw R-hat far above 1, invariants fine); chains in different modes (each
-    chain stationary by itself); not converged, where a chain is stuck, chains drift, or R* can tell chains apart that
-    R-hat cannot. A point estimate has no R-hat. Independent draws of several guides are compared as chains, and the
-    verdict says so. For many short chains, `superchains` gives each chain's group (chains of one group share a start), and
-    R-hat is the nested one (Margossian et al. 2024). Raises `InputError` for groups that do not fit the chains.
+    Verdicts on samplers and what they ask for: `dpgmm.verdicts.of_chains`. A point estimate has no R-hat. Independent draws
+    of the restarts of a variational guide (draws with ``sample_stats/log_weight``) are compared as chains, and the
+    explanation says by its k-hat whether it is a posterior. For many short chains, `superchains` gives each chain's group
+    (chains of one group share a start), and R-hat is the nested one (Margossian et al. 2024). Raises `InputError` for
+    groups that do not fit the chains.
     """
     seen = panel.read(draws)
     quantities = {("invariant", name): v for name, v in invariants(draws, seen).items()}
     quantities |= {("raw", name): v for name, v in _raw(draws).items()}
-    num_chains, length = draws["posterior"].sizes["chain"], draws["posterior"].sizes["draw"]
+    num_chains = draws["posterior"].sizes["chain"]
     of_r_hat = r_hat if superchains is None else _nested(superchains, num_chains)
     point = bool(draws.attrs.get("point_estimate", 0))
     rows = [
-        {"quantity": name, "kind": kind, **_row(v, point or num_chains < 2, of_r_hat)}
+        {"quantity": name, "kind": kind, **monte_carlo.row(v, None if point or num_chains < 2 else of_r_hat)}
         for (kind, name), v in quantities.items()
     ]
     table = pd.DataFrame(rows).set_index("quantity")
     invariant = {name: v for (kind, name), v in quantities.items() if kind == "invariant"}
-    chains = {} if point or num_chains < 2 or length < 4 else _chains(invariant, table, seen)
-    method = draws.attrs.get("method", "")
-    return Diagnosis(table, *_verdict(table, invariant, chains, point, num_chains, method), chains)
+    say = lambda *words, **numbers: Diagnosis(table, *words, **{"chains": {}, "invariants": invariant} | numbers)
+    compared = bool(table["r_hat"].notna().any())
+    if point:
+        return say("point estimate", "A mode, not a posterior: R-hat, ESS and MCSE do not apply.")
+    chains = _chains(invariant, table, seen) if compared else {}
+    if is_guide(draws):
+        k_hat = k_hat_of(draws)
+        return say(*_of_guides(table, num_chains, k_hat), chains=chains, k_hat=k_hat)
+    if num_chains < 2:
+        return say("one chain", "One chain says nothing about the others: run at least two.")
+    if not compared:
+        return say("too few draws", "Fewer than four draws a chain say nothing: draw more.")
+    labels = _labels(draws)
+    chains |= _numbers_of(labels)
+    verdict, evidence = verdicts.of_chains(table, invariant, chains, labels)
+    return say(verdict, _numbers(table) + evidence + ".", chains=chains)
+
+
+def is_guide(draws: xr.DataTree) -> bool:
+    """Whether draws are of a variational guide: they have importance weights."""
+    return "sample_stats" in draws.children and "log_weight" in draws["sample_stats"].data_vars
+
+
+def k_hat_of(draws: xr.DataTree) -> float:
+    """Pareto k-hat of the best restart of a variational guide, by `dpgmm.calibration.k_hat`; NaN for other draws."""
+    if not is_guide(draws):
+        return float("nan")
+    from .calibration import variational  # Calibration fits: it is not for everybody who diagnoses.
+
+    return float(variational.k_hat(draws)[best_chain(draws)])
 
 
 def invariants(draws: xr.DataTree, seen: panel.Panel | None = None) -> dict[str, np.ndarray]:
@@ -79,11 +115,8 @@ def invariants(draws: xr.DataTree, seen: panel.Panel | None = None) -> dict[str,
 
     `seen` is `panel.read(draws)`, where it is at hand.
     """
-    posterior = draws["posterior"].to_dataset()
-    stats = draws["sample_stats"].to_dataset() if "sample_stats" in draws.children else {}
-    found = {
-        n: stats[n].values.astype(float) for n in ("log_joint", "log_likelihood", "active_components") if n in stats
-    }
+    posterior, stats = draws["posterior"].to_dataset(), _stats(draws)
+    found = {n: stats[n].values.astype(float) for n in ("log_joint", "log_likelihood", *COUNTS) if n in stats}
     if "concentration" in posterior:
         found["concentration"] = posterior["concentration"].values
     ordered = -np.sort(-posterior["weights"].values, axis=-1)
@@ -129,14 +162,16 @@ def _log_densities(components: tuple[Array, Array, Array], points: Array) -> Arr
     return jax.lax.map(lambda chain: jax.lax.map(one, chain, batch_size=64), components)
 
 
-def sorted_components(draws: xr.DataTree) -> pd.DataFrame:
+def sorted_components(draws: xr.DataTree, *, keep_labels: bool = False) -> pd.DataFrame:
     """Components RELABELLED by decreasing weight in every draw: posterior mean and sd of weight, mean and scale.
 
-    Sorting mixes components of nearly equal weight, so read it where weights are well apart. Scales are square roots
+    Sorting mixes components of nearly equal weight, so read it where weights are well apart. With `keep_labels`, for draws
+    that have been relabelled, components keep their labels, and rows are by decreasing mean weight. Scales are square roots
     of the covariance's diagonal, in the data's units. Components whose mean weight is below `VISIBLE` are left out.
     """
     posterior = draws["posterior"].to_dataset()
-    order = np.argsort(-posterior["weights"].values, axis=-1, kind="stable")
+    drawn = posterior["weights"].values
+    order = np.argsort(-(drawn.mean((0, 1)) + 0 * drawn if keep_labels else drawn), axis=-1, kind="stable")
     sort = lambda a: np.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 3)), axis=2)
     weights, means = sort(posterior["weights"].values), sort(posterior["means"].values)
     scales = sort(np.broadcast_to(_scales(posterior), means.shape))
@@ -164,7 +199,8 @@ def summary_row(draws: xr.DataTree, diagnosis: Diagnosis) -> dict[str, Any]:
     stats = draws["sample_stats"].to_dataset()
     name, r_hat = diagnosis.worst("invariant")
     seconds = float(draws.attrs["run_seconds"])
-    ess = diagnosis.table.loc[diagnosis.table["kind"] == "invariant", "ess_bulk"].min()
+    ess = diagnosis.least_ess
+    mean = lambda name: float(stats[name].mean()) if name in stats else float("nan")
     return {
         "method": draws.attrs["method"],
         "verdict": diagnosis.verdict,
@@ -172,14 +208,20 @@ def summary_row(draws: xr.DataTree, diagnosis: Diagnosis) -> dict[str, Any]:
         "worst invariant": name,
         "worst raw R-hat": diagnosis.worst("raw")[1],
         "min ESS": ess,
+        "k-hat": diagnosis.k_hat if is_guide(draws) else "",
         "ESS per second": ess / seconds,
-        "log likelihood": float(stats["log_likelihood"].mean()),
+        "log likelihood": mean("log_likelihood"),
         "best log joint": float(stats["log_joint"].max()),
-        "active components": float(stats["active_components"].mean()),
+        "active components": mean("active_components"),
+        "occupied clusters": mean("occupied_clusters"),
         "divergences": int(stats["diverging"].sum()) if "diverging" in stats else "",
         "compile seconds": float(draws.attrs["compile_seconds"]),
         "run seconds": seconds,
     }
+
+
+def _stats(draws: xr.DataTree) -> Mapping[Any, Any]:
+    return draws["sample_stats"].to_dataset() if "sample_stats" in draws.children else {}
 
 
 def _raw(draws: xr.DataTree) -> dict[str, np.ndarray]:
@@ -191,43 +233,7 @@ def _rows(data: np.ndarray) -> np.ndarray:
     return evenly(len(data), GRID)
 
 
-def _row(values: np.ndarray, without_r_hat: bool, of_r_hat: Callable) -> dict[str, float]:
-    nan = float("nan")
-    row = {"mean": values.mean(), "sd": values.std(), "mcse_mean": nan, "ess_bulk": nan, "ess_tail": nan, "r_hat": nan}
-    if values.shape[1] < 4:
-        return row
-    if not np.isfinite(values).all():
-        return row | ({} if without_r_hat else {"r_hat": float("inf")})
-    constant = np.ptp(values, axis=1) == 0
-    if constant.all():
-        # Chains that never move: perfect agreement if at the same value, none otherwise.
-        row |= {"mcse_mean": 0.0, "r_hat": 1.0 if np.ptp(values) == 0 else float("inf")}
-    else:
-        row |= {
-            "mcse_mean": _scalar(array_stats.mcse(values)),
-            "ess_bulk": _scalar(array_stats.ess(values, method="bulk")),
-            "ess_tail": _scalar(array_stats.ess(values, method="tail", prob=(0.05, 0.95))),
-            "r_hat": of_r_hat(values),
-        }
-    return row | ({"r_hat": nan} if without_r_hat else {})
-
-
-def r_hat(values: np.ndarray) -> float:
-    """Rank-normalised split R-hat of ``(chain, draw)``."""
-    return _scalar(array_stats.rhat(values))
-
-
-def _scalar(value: Any) -> float:
-    return float(np.asarray(value))
-
-
-def _halves(chain: np.ndarray) -> float:
-    """R-hat of the two halves of one chain: near 1 where the chain is stationary by itself."""
-    half = len(chain) // 2
-    return r_hat(np.stack([chain[:half], chain[-half:]]))
-
-
-def _nested(superchains: Sequence[int], num_chains: int) -> Callable[[np.ndarray], float]:
+def _nested(superchains: Sequence[int], num_chains: int):
     """Nested R-hat of ``(chain, draw)``, for chains grouped as `superchains` says."""
     sizes = np.unique(list(superchains), return_counts=True)[1]
     if len(superchains) != num_chains or len(sizes) < 2 or sizes.min() != sizes.max() or sizes.min() < 2:
@@ -235,7 +241,7 @@ def _nested(superchains: Sequence[int], num_chains: int) -> Callable[[np.ndarray
             f"superchains {list(superchains)} for {num_chains} chains: give each chain's group, two groups or more of "
             "two chains or more, all of one size"
         )
-    return lambda values: _scalar(array_stats.rhat_nested(values, superchain_ids=list(superchains)))
+    return monte_carlo.nested_r_hat(list(superchains))
 
 
 def _chains(invariant: dict[str, np.ndarray], table: pd.DataFrame, seen: panel.Panel) -> dict[str, float]:
@@ -251,39 +257,42 @@ def _chains(invariant: dict[str, np.ndarray], table: pd.DataFrame, seen: panel.P
         "R*": star,
         "R*, standard error": error,
         "largest share of steps without any change": float(still),
+        "largest share of states in common with another chain": verdicts.duplicated(features),
     }
 
 
-def _verdict(table, invariant, chains, point, num_chains, method) -> tuple[str, str]:
-    if point:
-        return "point estimate", "A mode, not a posterior: R-hat, ESS and MCSE do not apply."
-    if num_chains < 2:
-        return "one chain", "One chain says nothing about the others: run at least two."
-    inner, raw = (table.loc[table["kind"] == kind, "r_hat"] for kind in ("invariant", "raw"))
-    if inner.isna().all():
-        return "too few draws", "Fewer than four draws a chain say nothing: draw more."
-    numbers = f"worst R-hat of an invariant {inner.max():.3f} ({inner.idxmax()}), of a raw weight {raw.max():.2f}"
-    if method == "svi":
-        same = "agree" if inner.max() < THRESHOLD else "differ"
-        return f"restarts {same}", f"Independent draws of {num_chains} guides: {numbers}."
-    verdict, evidence = _of_chains(inner, raw, invariant, chains)
-    return verdict, numbers[0].upper() + numbers[1:] + evidence + "."
+def _labels(draws: xr.DataTree) -> verdicts.Labels:
+    """What attributes and draws say of labels."""
+    known, stats = draws.attrs.get("exchangeable_labels"), _stats(draws)
+    accepted = float((stats["label_moves"] > 0).mean("draw").min()) if "label_moves" in stats else float("nan")
+    moved = bool(draws.attrs.get("moves_labels", 0))
+    return verdicts.Labels(None if known is None else bool(known), moved, accepted, visits(draws))
 
 
-def _of_chains(inner: pd.Series, raw: pd.Series, invariant, chains: dict[str, float]) -> tuple[str, str]:
-    """Verdict on a sampler's chains, and the evidence beside R-hat."""
-    still = chains.get("largest share of steps without any change", 0.0)
-    if still > REPEATED:
-        return "not converged: a chain is stuck", f"; a chain does not move in {still:.0%} of its steps"
-    if inner.max() >= THRESHOLD:
-        if len(next(iter(invariant.values()))[0]) < SHORT:
-            return "not converged", f"; with fewer than {SHORT} draws a chain there is no telling why"
-        apart = [invariant[name] for name, value in inner.items() if value >= THRESHOLD]
-        moving = [chain for v in apart for chain in v if np.isfinite(chain).all() and np.ptp(chain) > 0]
-        drift = max(map(_halves, moving), default=1.0)
-        within = f"; worst split R-hat within a chain {drift:.3f}"
-        return ("chains in different modes" if drift < 2 * THRESHOLD - 1 else "not converged: chains drift"), within
-    if chains and chains["R*"] - 4 * chains["R*, standard error"] > 1:
-        told = f"; yet R* {chains['R*']:.2f} (standard error {chains['R*, standard error']:.2f}) tells the chains apart"
-        return "not converged: chains can be told apart", told
-    return ("converged" if raw.max() < THRESHOLD else "converged up to labels"), ""
+def _numbers_of(labels: verdicts.Labels) -> dict[str, float]:
+    found = {"fewest changes of the large components' labels in a chain": float(labels.visits.changes.min())}
+    return found | ({} if np.isnan(labels.accepted) else {"least share of steps with label moves": labels.accepted})
+
+
+def _numbers(table: pd.DataFrame) -> str:
+    """The first half of an explanation: the worst of what R-hat and ESS say."""
+    inner, raw = verdicts.of_kind(table, "invariant"), verdicts.of_kind(table, "raw")
+    text = f"Worst R-hat of an invariant {inner['r_hat'].max():.3f} ({inner['r_hat'].idxmax()})"
+    least = verdicts.moving_rows(inner)[["ess_bulk", "ess_tail"]].min(axis=1)
+    ess = f", smallest ESS {least.min():,.0f} ({least.idxmin()})" if len(least) else ""
+    return f"{text}{ess}, worst R-hat of a raw weight {raw['r_hat'].max():.2f}"
+
+
+def _of_guides(table: pd.DataFrame, num_chains: int, k_hat: float) -> tuple[str, str]:
+    """Verdict on the restarts of a variational guide, and the explanation."""
+    quality = (
+        f"k-hat {k_hat:.2f}, above {POOR}: not a posterior, its sds and probabilities are the guide's own"
+        if not k_hat <= POOR
+        else f"k-hat {k_hat:.2f}, at most {POOR}: importance weights could mend what is left of its error"
+    )
+    inner = table.loc[table["kind"] == "invariant", "r_hat"].dropna()
+    if num_chains < 2 or not len(inner):
+        return "one restart", f"Independent draws of a variational guide: {quality}."
+    same = "agree" if inner.max() < THRESHOLD else "differ"
+    text = f"Independent draws of {num_chains} variational guides: worst R-hat between them {inner.max():.3f}"
+    return f"restarts {same}", f"{text} ({inner.idxmax()}). Of the best, {quality}."

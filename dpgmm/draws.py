@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jax import Array
+from jax import Array, random
 
 from . import mixture
 from .data import Dataset
@@ -42,18 +42,28 @@ def build(
     compile_seconds: float,
     run_seconds: float,
     point_estimate: bool = False,
+    moves_labels: bool = False,
+    untruncated: bool = False,
     sample_stats: Mapping[str, np.ndarray] | None = None,
     optimisation: xr.Dataset | None = None,
 ) -> xr.DataTree:
     """DataTree of draws. `parameters` are arrays with leading axes (chain, draw); `sample_stats` are (chain, draw).
 
-    Components, log joint, log likelihood and the number of active components are computed here, for every method alike.
-    A component is active where it is expected to hold at least one point: ``sum_n omega_n r_nk >= 1``.
+    Components, log joint, log likelihood and three counts are computed here, for every method alike, from the
+    responsibilities r_nk of the draw's components for the points that the method saw, of weights omega_n:
+
+    - `active_components`: those expected to hold at least one point, ``sum_n omega_n r_nk >= 1``;
+    - `expected_clusters`: the expected number of components that hold a point, ``sum_k 1 - prod_n (1 - r_nk)^omega_n``;
+    - `occupied_clusters`: that number in one allocation of the points drawn from r_nk, so that its distribution over
+      draws is the posterior of the number of clusters. A method that allocates points itself hands in its own. Points of
+      weights other than one stand for many: then each component is occupied with the probability above, independently of
+      the others, as it would be for a Poisson number of points.
+
+    `moves_labels`: the method draws the labels from their posterior, by moves or by a rule, such as order of appearance.
+    `untruncated`: it draws from the process without a truncation.
     """
     summaries = _summaries(posterior, parameters)
-    stats = {
-        name: (("chain", "draw"), np.asarray(v)) for name, v in (*summaries.items(), *(sample_stats or {}).items())
-    }
+    stats = {name: (("chain", "draw"), np.asarray(v)) for name, v in (summaries | dict(sample_stats or {})).items()}
     groups = {
         "posterior": components_dataset(posterior, parameters, ("chain", "draw")),
         "sample_stats": xr.Dataset(stats),
@@ -73,6 +83,9 @@ def build(
         "compile_seconds": compile_seconds,
         "run_seconds": run_seconds,
         "point_estimate": int(point_estimate),
+        "exchangeable_labels": int(exchangeable_labels(posterior, parameters)),
+        "moves_labels": int(moves_labels),
+        "untruncated": int(untruncated),
         "compression": "{}",
     }
     return tree
@@ -230,21 +243,53 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
-def _summaries(posterior: Posterior, parameters: Parameters) -> dict[str, np.ndarray]:
-    """Log joint, log likelihood and number of active components of every draw, streamed over draws."""
+def exchangeable_labels(posterior: Posterior, parameters: Parameters) -> bool:
+    """Whether the prior is the same under every order of the components.
 
-    def one(draw: Parameters, data: Arrays) -> dict[str, Array]:
-        # The gradient with respect to the log weights is the expected number of points in each component.
-        value, counts = jax.value_and_grad(mixture.log_likelihood)(*posterior.mixture(draw), *data)
+    Known where the prior is conjugate: Dirichlet weights are exchangeable, sticks are not. Otherwise the log prior of the
+    first draw, `parameters` having leading axes (chain, draw), is compared with that of two reorderings, where the sites are
+    of names that can be reordered; False where they are not.
+    """
+    if posterior.conjugate is not None:
+        return posterior.conjugate.weights == "dirichlet"
+    from .methods import _permute  # Methods build draws: a cycle, but for this.
+
+    first = jax.tree.map(lambda leaf: leaf[0, 0], parameters)
+    try:
+        _permute.check(posterior, posterior.unconstrain(first))
+    except InputError:
+        return False
+    size = posterior.mixture(first).log_weights.shape[0]
+    value = float(posterior.log_prior(first))
+    others = [
+        float(posterior.log_prior(_permute.reordered(first, order, posterior)))
+        for order in (jnp.arange(size)[::-1], jnp.roll(jnp.arange(size), 1))
+    ]
+    return bool(np.allclose(others, value, rtol=1e-5, atol=1e-3))
+
+
+def _summaries(posterior: Posterior, parameters: Parameters) -> dict[str, np.ndarray]:
+    """Log joint, log likelihood and the three counts of every draw, streamed over draws."""
+    whole = bool((posterior.data.weights == 1).all())
+
+    def one(key: Array, draw: Parameters, data: Arrays) -> dict[str, Array]:
+        key_points, key_components = random.split(key)
+        found = mixture.occupancy(key_points, *posterior.mixture(draw), *data)
+        held = -jnp.expm1(found.log_empty)
+        occupied = found.drawn > 0 if whole else random.uniform(key_components, held.shape, held.dtype) < held
         return {
-            "log_joint": posterior.log_prior(draw) + value,
-            "log_likelihood": value,
-            "active_components": jnp.sum(counts >= 1),
+            "log_joint": posterior.log_prior(draw) + found.log_likelihood,
+            "log_likelihood": found.log_likelihood,
+            "active_components": jnp.sum(found.counts >= 1),
+            "expected_clusters": jnp.sum(held),
+            "occupied_clusters": jnp.sum(occupied),
         }
 
-    every = lambda p, data: jax.lax.map(lambda chain: jax.lax.map(lambda draw: one(draw, data), chain), p)
-    data = posterior.arrays()
-    return jax.device_get(posterior.compile("summaries", every, parameters, data)[0](parameters, data))
+    of_chain = lambda chain, data: jax.lax.map(lambda draw: one(draw[0], draw[1], data), chain)
+    every = lambda keys, p, data: jax.lax.map(lambda chain: of_chain(chain, data), (keys, p))
+    keys = random.split(random.PRNGKey(0), jax.tree.leaves(parameters)[0].shape[:2])
+    arguments = keys, parameters, posterior.arrays()
+    return jax.device_get(posterior.compile(("summaries", whole), every, *arguments)[0](*arguments))
 
 
 def with_coordinates(group: xr.Dataset) -> xr.Dataset:

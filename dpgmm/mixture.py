@@ -10,9 +10,11 @@ The responsibilities ``r_nk`` that give the value also give the gradient, as mom
 Half the time of reverse-mode differentiation on a CPU, and its memory does not grow with the number of points.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, random
 
 from . import gaussian
 
@@ -32,11 +34,47 @@ def log_likelihood(
     the components; points and point weights are data.
     """
     omega = jnp.ones(points.shape[0], means.dtype) if point_weights is None else point_weights
-    diagonal, dim = gaussian.is_diagonal(scale_trils, means), means.shape[-1]
-    whiteners = 1 / scale_trils if diagonal else gaussian.inverse(scale_trils)
-    offsets = log_weights - gaussian.log_determinant(scale_trils, means) - 0.5 * dim * gaussian.LOG_2PI
-    chunks = _chunks(points.astype(means.dtype), omega.astype(means.dtype), log_weights.shape[-1] * (1 + dim // 4))
+    offsets, whiteners = _constants(log_weights, means, scale_trils)
+    chunks = _chunks(points.astype(means.dtype), omega.astype(means.dtype), _width(log_weights, means))
     return _sum_over_points(offsets, means, whiteners, *chunks)
+
+
+class Occupancy(NamedTuple):
+    """What points say of the components, summed over points.
+
+    - `log_likelihood` ``()``: as `log_likelihood`.
+    - `counts` ``(K,)``: expected number of points in each component, ``sum_n omega_n r_nk``.
+    - `log_empty` ``(K,)``: log probability that a component holds no point, ``sum_n omega_n log(1 - r_nk)``, a point of
+      weight omega standing for omega points that are allocated independently.
+    - `drawn` ``(K,)``: how many points each component got where every point, whatever its weight, was allocated once.
+    """
+
+    log_likelihood: Array
+    counts: Array
+    log_empty: Array
+    drawn: Array
+
+
+def occupancy(
+    key: Array, log_weights: Array, means: Array, scale_trils: Array, points: Array, point_weights: Array
+) -> Occupancy:
+    """`Occupancy` of the components in one pass over the points; shapes as in `log_likelihood`, `key` for `drawn`."""
+    offsets, whiteners = _constants(log_weights, means, scale_trils)
+    chunks = _chunks(points.astype(means.dtype), point_weights.astype(means.dtype), _width(log_weights, means))
+    uniforms = random.uniform(key, chunks[1].shape, means.dtype)
+    size = log_weights.shape[-1]
+
+    def some(offsets, means, whiteners, points, omega, uniforms):
+        log_density, r = _responsibilities(offsets, means, whiteners, points)[2:]
+        carries = omega > 0
+        # A product of zero weight and minus infinity would be no number.
+        empty = jnp.where(carries[:, None], jnp.log1p(-jnp.minimum(r, 1.0)), 0.0)
+        total = jnp.cumsum(r, axis=-1)
+        chosen = jnp.minimum(jnp.sum(total < uniforms[:, None] * total[:, -1:], axis=-1), size - 1)
+        drawn = jnp.zeros(size, means.dtype).at[chosen].add(carries)
+        return Occupancy(omega @ log_density, omega @ r, jnp.where(carries, omega, 1.0) @ empty, drawn)
+
+    return _accumulate(some, (offsets, means, whiteners), (*chunks, uniforms))
 
 
 def log_density(log_weights: Array, means: Array, scale_trils: Array, points: Array) -> Array:
@@ -56,6 +94,18 @@ def factored(weights: Array, means: Array, covariances: Array) -> tuple[Array, A
     variances, see `dpgmm.gaussian.factor`.
     """
     return jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)), means, gaussian.factor(covariances, means)
+
+
+def _constants(log_weights: Array, means: Array, scale_trils: Array) -> tuple[Array, Array]:
+    """``c_k`` and ``P_k`` of every component."""
+    whiteners = 1 / scale_trils if gaussian.is_diagonal(scale_trils, means) else gaussian.inverse(scale_trils)
+    log_determinant = gaussian.log_determinant(scale_trils, means)
+    return log_weights - log_determinant - 0.5 * means.shape[-1] * gaussian.LOG_2PI, whiteners
+
+
+def _width(log_weights: Array, means: Array) -> int:
+    """Components that a chunk counts for: more in many dimensions."""
+    return log_weights.shape[-1] * (1 + means.shape[-1] // 4)
 
 
 def _chunks(points: Array, omega: Array, num_components: int) -> tuple[Array, Array]:

@@ -13,11 +13,16 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from . import diagnostics, label_plots, labelling, pair_plots, plots, projections
+from .agreement import ERRORS, Agreement, agreement, with_error
+from .answer import Answer, believe
 from .draws import answer
 from .labelling import Labelling
 from .partitions import num_clusters
 from .partitions.partition import Partition
 from .projections import View
+
+LARGEST = 12
+"""Differences between methods that the page shows."""
 
 
 def write(
@@ -26,9 +31,17 @@ def write(
     found: dict[str, diagnostics.Diagnosis],
     labels: dict[str, Labelling],
     run: dict[str, Any],
+    believed: Answer | None = None,
+    agreed: Agreement | None = None,
 ) -> Path:
-    """Write the report of the methods in `trees`: diagnoses, what became of labels, and the settings in `run`."""
-    return render("report.html.j2", path, **_content(trees, found, labels, run))
+    """Write the report of the methods in `trees`: diagnoses, what became of labels, and the settings in `run`.
+
+    `believed` and `agreed`, the answer to believe and the agreement between methods, are found where they are not given.
+    """
+    agreed = agreement(trees, found) if agreed is None else agreed
+    believed = believe(trees, found, agreed) if believed is None else believed
+    first = {"answer": _answer(believed), "agreement": _agreement(agreed)}
+    return render("report.html.j2", path, **first, **_content(trees, found, labels, run))
 
 
 def render(template: str, path: Path, **content: Any) -> Path:
@@ -40,6 +53,43 @@ def render(template: str, path: Path, **content: Any) -> Path:
     partial = path.with_suffix(".partial")
     partial.write_text(page, encoding="utf-8")
     return partial.replace(path)
+
+
+def _answer(believed: Answer) -> dict[str, Any]:
+    """What the page says first."""
+    return {
+        "sentence": believed.sentence,
+        "method": believed.method,
+        "earned": believed.earned,
+        "clusters": _records(believed.clusters.head(8)),
+        "components": believed.of_components,
+        "others": believed.others,
+    }
+
+
+def _agreement(agreed: Agreement) -> dict[str, Any]:
+    """The sentence, and rows of every two methods' largest differences."""
+    usable = [c for c in agreed.comparisons if not c.short]
+    largest = sorted(usable, key=lambda c: -c.standard_errors)[:LARGEST]
+    rows = [
+        {
+            "methods": f"{c.first}, {c.second}",
+            "quantity": c.quantity,
+            "of": c.of,
+            "first": with_error(c.value_first, c.mcse_first),
+            "second": with_error(c.value_second, c.mcse_second),
+            "standard errors": c.standard_errors,
+        }
+        for c in largest
+    ]
+    sentence = agreed.sentence[0].upper() + agreed.sentence[1:]
+    return {
+        "sentence": sentence,
+        "rows": rows,
+        "compared": len(usable),
+        "all": len(agreed.comparisons),
+        "limit": ERRORS,
+    }
 
 
 def label_section(tree: xr.DataTree, labels: Labelling) -> dict[str, Any]:

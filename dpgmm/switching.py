@@ -1,6 +1,7 @@
 """How often labels switch: within a chain, between chains, along an optimiser's path and across restarts, on one scale."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,21 @@ PROMINENT = 0.01
 """Weight from which on a component's label counts: lesser ones come and go, and would drown what happens to the others."""
 LOOKS = 200
 """States of a chain, evenly spaced, at which it is compared with the other chains and with the reference."""
+
+
+LARGE = 0.05
+"""Weight from which on a component is large: one whose label a chain must change if labels are to be mixed."""
+
+
+class Visits(NamedTuple):
+    """Labels that the large components of the likeliest state have had, at `LOOKS` states of every chain.
+
+    `changes` (chain,): looks at which one of them has another label than at the look before; `labellings` (chain,):
+    different labellings of them all.
+    """
+
+    changes: np.ndarray
+    labellings: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,6 +91,19 @@ def switching(draws: xr.DataTree, min_weight: float = PROMINENT) -> list[Switchi
     return found
 
 
+def visits(draws: xr.DataTree) -> Visits:
+    """The `Visits` of the components of weight `LARGE` or more, told apart as in `switching`."""
+    posterior = draws["posterior"].to_dataset()
+    log_joint, weights = log_joint_of(draws), posterior["weights"].values
+    reference = np.unravel_index(log_joint.argmax(), log_joint.shape)
+    states = affinity.heaviest(posterior, min(LARGE, weights[reference].max()))
+    looks = states.at((slice(None), evenly(weights.shape[1], LOOKS)))
+    names = _names(looks, states.at(reference), weights.shape[-1]).reshape(*looks.weights.shape[:2], -1)
+    before, after = names[:, :-1], names[:, 1:]
+    changes = ((before != after) & (before >= 0) & (after >= 0)).any(axis=2).sum(axis=1)
+    return Visits(changes, np.array([len(np.unique(chain, axis=0)) for chain in names]))
+
+
 def table(draws: xr.DataTree, min_weight: float = PROMINENT) -> pd.DataFrame:
     """`switching` as a table, one row for the draws and one for the path."""
     return pd.DataFrame([found.row() for found in switching(draws, min_weight)])
@@ -123,9 +152,14 @@ def _pairs(states: Heaviest, num_components: int) -> float:
 
 def _labellings(states: Heaviest, reference: Heaviest, num_components: int) -> tuple[int, float]:
     """Number of distinct labellings of the reference's components over the states, and their entropy in bits."""
-    flat = Heaviest(*(leaf.reshape(-1, *leaf.shape[2:]) for leaf in states))
-    repeated = Heaviest(*(np.broadcast_to(leaf, (len(flat.weights), *leaf.shape)) for leaf in reference))
-    names = affinity.match(repeated, flat, num_components).labels[:, reference.labels[reference.weights > 0]]
+    names = _names(states, reference, num_components)
     counts = np.unique(names, axis=0, return_counts=True)[1]
     shares = counts / counts.sum()
     return len(counts), float(max(0.0, -(shares * np.log2(shares)).sum()))
+
+
+def _names(states: Heaviest, reference: Heaviest, num_components: int) -> np.ndarray:
+    """Labels of the reference's components in all states, one row a state; -1 where there is no such component."""
+    flat = Heaviest(*(leaf.reshape(-1, *leaf.shape[2:]) for leaf in states))
+    repeated = Heaviest(*(np.broadcast_to(leaf, (len(flat.weights), *leaf.shape)) for leaf in reference))
+    return affinity.match(repeated, flat, num_components).labels[:, reference.labels[reference.weights > 0]]

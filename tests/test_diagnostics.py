@@ -1,11 +1,29 @@
 """The verdict names chains that were built to be fine, only switched, in different modes, or drifting."""
 
+import dataclasses
+
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
-from dpgmm import InputError, diagnostics, draws, r_star
+import dpgmm
+from dpgmm import (
+    InputError,
+    allocations,
+    calibration,
+    diagnostics,
+    draws,
+    mixture,
+    monte_carlo,
+    panel,
+    r_star,
+    verdicts,
+)
 from dpgmm.data import Dataset
+from dpgmm.switching import Visits
 
 CHAINS, DRAWS, K = 4, 400, 3
 
@@ -70,18 +88,247 @@ def twisted():
     return weights, means
 
 
+def free():
+    """Every draw under its own labelling."""
+    order = np.random.default_rng(1).permuted(np.broadcast_to(np.arange(K), (CHAINS, DRAWS, K)), axis=-1)
+    return tuple(np.take_along_axis(a, order, axis=-1) for a in fine())
+
+
+def slow(memory=0.7):
+    """Autoregressions whose effective draws are about 70 of 400 a chain: R-hat is small, but they are too few."""
+    weights, means = fine()
+    for a in (weights, means):
+        centre = a.mean(axis=(0, 1))
+        noise, a[:] = a - centre, a - centre
+        for t in range(1, DRAWS):
+            a[:, t] = memory * a[:, t - 1] + np.sqrt(1 - memory**2) * noise[:, t]
+        a += centre
+    return weights / weights.sum(-1, keepdims=True), means
+
+
+def one_drifts():
+    """A single chain drifts; the others are stationary."""
+    weights, means = fine()
+    means[0] += np.linspace(0, 2, DRAWS)[:, None]
+    return weights, means
+
+
+def metropolis(moves=0.35, length=4000):
+    """Independent proposals that are accepted in a third of the steps: most steps repeat the state, and nothing is wrong."""
+    rng = np.random.default_rng(4)
+    accepted = rng.random((CHAINS, length)) < moves
+    accepted[:, 0] = True
+    last = np.maximum.accumulate(np.where(accepted, np.arange(length), 0), axis=1)[..., None]
+    weights = np.array([0.5, 0.3, 0.2]) + 0.01 * rng.normal(size=(CHAINS, length, K))
+    means = np.array([-4.0, 0.0, 4.0]) + 0.1 * rng.normal(size=(CHAINS, length, K))
+    return tuple(np.take_along_axis(a, last, axis=1) for a in (weights / weights.sum(-1, keepdims=True), means))
+
+
+def copied(take, into):
+    weights, means = fine()
+    for a in (weights, means):
+        a[2, into] = a[0, take]
+    return weights, means
+
+
 @pytest.mark.parametrize(
     ("build", "verdict"),
     [
         (fine, "converged"),
+        (metropolis, "converged"),
         (switched, "converged up to labels"),
+        (slow, "nearly: draw more"),
         (modes, "chains in different modes"),
         (drifting, "not converged: chains drift"),
+        (one_drifts, "not converged: chains drift"),
         (stuck, "not converged: a chain is stuck"),
+        (lambda: copied(slice(None), slice(None)), "duplicated chains"),
+        (lambda: copied(slice(100, None), slice(None, -100)), "duplicated chains"),
+        (lambda: copied(slice(30), slice(30)), "duplicated chains"),
+        (lambda: copied(slice(1), slice(1)), "converged"),
     ],
 )
 def test_verdict(build, verdict):
     assert diagnostics.diagnose(tree(*build())).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("build", "known", "verdict"),
+    [
+        (switched, {"exchangeable_labels": 1}, "converged up to labels"),
+        (switched, {"exchangeable_labels": 0}, "labels restricted: invariants are biased"),
+        (switched, {"exchangeable_labels": 0, "moves_labels": 1}, "converged up to labels"),
+        (fine, {"exchangeable_labels": 1}, "converged"),
+        (fine, {"exchangeable_labels": 0}, "labels restricted: invariants are biased"),
+        (fine, {"exchangeable_labels": 0, "moves_labels": 1}, "converged"),
+        (free, {"exchangeable_labels": 0}, "converged"),
+    ],
+)
+def test_labels_may_stay_only_where_they_are_exchangeable(build, known, verdict):
+    diagnosis = diagnostics.diagnose(tree(*build(), **known))
+    assert diagnosis.verdict == verdict
+    assert ("labels are not exchangeable, and" in diagnosis.explanation) == verdict.startswith("labels restricted")
+
+
+def test_label_moves_count_where_every_chain_has_them_and_raw_weights_agree():
+    for build, silent, verdict in (
+        (fine, (), "converged"),
+        (fine, (3,), "labels restricted: invariants are biased"),
+        (switched, (), "labels restricted: invariants are biased"),
+    ):
+        moved = tree(*build(), exchangeable_labels=0)
+        moves = np.ones((CHAINS, DRAWS), int)
+        moves[list(silent)] = 0
+        moved["sample_stats"] = moved["sample_stats"].to_dataset().assign(label_moves=(("chain", "draw"), moves))
+        assert diagnostics.diagnose(moved).verdict == verdict
+
+
+def test_chains_that_have_not_converged_are_told_of_their_labels_too():
+    diagnosis = diagnostics.diagnose(tree(*modes(), exchangeable_labels=0))
+    assert diagnosis.verdict == "chains in different modes"
+    assert "labels are not exchangeable, and the large components change labels 0 times" in diagnosis.explanation
+
+
+def test_unknown_labels_are_said_to_be_unknown():
+    explanation = diagnostics.diagnose(tree(*switched())).explanation
+    assert "this holds if the prior's labels are exchangeable" in explanation
+
+
+def _table(**numbers):
+    """One invariant with these numbers beside one without fault, and a raw weight."""
+    good = {"kind": "invariant", "sd": 1.0, "ess_bulk": 4000.0, "ess_tail": 4000.0, "r_hat": 1.0}
+    return pd.DataFrame([good, good | numbers, good | {"kind": "raw"}], index=pd.Index(["good", "poor", "weight[0]"]))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "times", "why"),
+    [
+        ({}, None, None),
+        ({"r_hat": 1.0099}, None, None),
+        ({"ess_bulk": 200.0}, 2.0, "bulk ESS of poor"),
+        ({"ess_tail": 100.0}, 4.0, "tail ESS of poor"),
+        ({"r_hat": 1.04}, 4.06, "R-hat of poor"),
+        ({"r_hat": 1.02, "ess_bulk": 40.0}, 10.0, "bulk ESS of poor"),
+        ({"ess_bulk": np.nan}, 400.0, "bulk ESS of poor"),
+        ({"ess_bulk": np.nan, "ess_tail": np.nan, "sd": 0.0}, None, None),
+    ],
+)
+def test_nearly_says_how_many_draws_more(numbers, times, why):
+    """Four chains: 400 effective draws are asked for, and R-hat below 1.01."""
+    table, values = _table(**numbers), {"good": np.zeros((4, 100)), "poor": np.zeros((4, 100))}
+    labels = verdicts.Labels(True, False, np.nan, Visits(np.zeros(4, int), np.ones(4, int)))
+    verdict, evidence = verdicts.of_chains(table, values, {}, labels)
+    if times is None:
+        assert (verdict, evidence) == ("converged", "")
+    else:
+        found, which = verdicts.shortfall(verdicts.of_kind(table, "invariant"), 4)
+        assert (verdict, which) == ("nearly: draw more", why)
+        assert found == pytest.approx(times, rel=0.01)
+        assert why in evidence
+
+
+@pytest.mark.parametrize(("star", "verdict"), [(1.5, "not converged: chains can be told apart"), (1.3, "converged")])
+def test_r_star_tells_chains_apart_from_four_standard_errors_on(star, verdict):
+    values = {"good": np.zeros((4, 100)), "poor": np.zeros((4, 100))}
+    labels = verdicts.Labels(True, False, np.nan, Visits(np.zeros(4, int), np.ones(4, int)))
+    assert verdicts.of_chains(_table(), values, {"R*": star, "R*, standard error": 0.1}, labels)[0] == verdict
+
+
+def test_numbers_of_the_table():
+    draws_ = tree(*fine(), run_seconds=4.0, compile_seconds=2.0)
+    diagnosis = diagnostics.diagnose(draws_)
+    inner = diagnosis.table[(diagnosis.table["kind"] == "invariant") & (diagnosis.table["sd"] > 0)]
+    least = inner[["ess_bulk", "ess_tail"]].min().min()
+    row = diagnostics.summary_row(draws_, diagnosis)
+    assert row["min ESS"] == diagnosis.least_ess == least
+    assert row["ESS per second"] == pytest.approx(least / 4)
+    assert row["worst invariant R-hat"] == inner["r_hat"].max()
+    assert row["best log joint"] == draws_["sample_stats"]["log_joint"].values.max()
+    assert row["active components"] == 3
+    assert row["k-hat"] == ""
+
+
+@pytest.mark.parametrize(("k", "said"), [(1.5, "not a posterior"), (0.2, "importance weights could mend")])
+def test_guides_carry_their_k_hat(k, said):
+    """Importance weights of Pareto tails, P(weight > x) = x^(-1/k); the restart of the highest bound counts."""
+    guide = tree(*fine(), elbo=np.array([0.0, 3.0, 1.0, 2.0]))
+    rng = np.random.default_rng(0)
+    log_weight = k * rng.exponential(size=(CHAINS, DRAWS))
+    guide["sample_stats"] = guide["sample_stats"].to_dataset().assign(log_weight=(("chain", "draw"), log_weight))
+    diagnosis = diagnostics.diagnose(guide)
+    assert diagnosis.verdict == "restarts agree"
+    assert said in diagnosis.explanation
+    assert diagnosis.k_hat == calibration.k_hat(guide)[1] == diagnostics.summary_row(guide, diagnosis)["k-hat"]
+    assert (diagnosis.k_hat > diagnostics.POOR) == (said == "not a posterior")
+
+
+def test_the_reference_partition_is_that_of_the_best_draw():
+    """One draw puts all points together and has the highest log joint: every other is as far from it as can be."""
+    weights, means = fine()
+    means[1, 7] = 0.0
+    draws_ = tree(weights, means)
+    draws_["sample_stats"]["log_joint"][1, 7] = draws_["sample_stats"]["log_joint"].max() + 1
+    variation = panel.read(draws_).variation
+    assert variation[1, 7] == 0
+    assert np.delete(variation.ravel(), DRAWS + 7).min() > 0.5
+
+
+def built(truncation, starts, points, weights=None, **options):
+    """A posterior, and draws of it at dispersed starts, one chain."""
+    posterior = dpgmm.load_model("stick_breaking")(Dataset(points, weights), truncation=truncation, **options)
+    start = jax.jit(jax.vmap(posterior.initial))(jax.random.split(jax.random.PRNGKey(1), starts))
+    parameters = jax.tree.map(lambda leaf: leaf[None], start)
+    seconds = {"compile_seconds": 0.0, "run_seconds": 1.0}
+    return posterior, parameters, draws.build(posterior, parameters, method="nuts", options={}, **seconds)
+
+
+def test_log_partition_posterior_of_tied_components_is_exact():
+    """Against enumeration of all partitions of five points, for every draw's partition and concentration."""
+    points = np.random.default_rng(3).normal(size=(5, 2)) * np.array([1.0, 3.0])
+    posterior, parameters, found = built(3, 3, points, covariance="tied")
+    seen = panel.read(found)
+    assert seen.log_partition is not None
+    for t in range(3):
+        draw = jax.tree.map(lambda leaf, t=t: leaf[0, t], parameters)
+        logits = mixture.log_joint_density(*posterior.mixture(draw), points)
+        truth = dpgmm.exact.partitions(posterior, concentration=float(draw["concentration"]))
+        row = (truth.labels == dpgmm.partitions.canonical(np.asarray(logits.argmax(axis=1))[None])).all(axis=1)
+        wanted = truth.log_posterior[row].item() + truth.log_evidence
+        assert seen.log_partition[0, t] == pytest.approx(wanted, abs=1e-8)
+
+
+@pytest.mark.parametrize("weights", [None, np.array([1.0, 3.0, 0.5, 2.0, 1.0])])
+def test_counts_of_clusters_are_those_of_responsibilities(weights):
+    """Every draw the same components: what varies is the allocation alone."""
+    points = np.random.default_rng(5).normal(size=5) * 3
+    posterior, parameters, _ = built(4, 1, points, weights)
+    omega, size = posterior.data.weights, 2000
+    one = jax.tree.map(lambda leaf: leaf[0, 0], parameters)
+    r = np.asarray(jax.nn.softmax(mixture.log_joint_density(*posterior.mixture(one), posterior.data.points), axis=1))
+    held = 1 - np.prod((1 - r) ** omega[:, None], axis=0)
+    same = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, size, *leaf.shape[2:])), parameters)
+    stats = draws._summaries(posterior, same)
+    np.testing.assert_allclose(stats["expected_clusters"], held.sum(), rtol=1e-10)
+    np.testing.assert_array_equal(stats["active_components"], (omega @ r >= 1).sum())
+    occupied = stats["occupied_clusters"]
+    assert occupied.std() > 0
+    assert abs(occupied.mean() - held.sum()) < 4 * occupied.std() / np.sqrt(size)
+    # Of whole points some component holds one; the sd is that of drawn allocations, not of independent components.
+    if weights is None:
+        components = (np.repeat(np.asarray(a)[None], 20_000, 0) for a in posterior.smallest_components(one))
+        labels = allocations.sample(jax.random.PRNGKey(0), *components, posterior.data.points)
+        number = np.array([len(set(row)) for row in np.asarray(labels).tolist()])
+        shares = [np.bincount(n.ravel(), minlength=5) / n.size for n in (occupied, number)]
+        assert np.abs(shares[0] - shares[1]).max() < 4 * 0.5 / np.sqrt(size)
+        assert shares[0][0] == 0
+
+
+@pytest.mark.parametrize(("model", "known"), [("stick_breaking", False), ("symmetric_dirichlet", True)])
+def test_exchangeable_labels_are_found_from_the_prior_too(model, known):
+    posterior = dpgmm.load_model(model)(Dataset(np.random.default_rng(0).normal(size=30)), truncation=3)
+    start = jax.tree.map(lambda leaf: leaf[None, None], jax.jit(posterior.initial)(jax.random.PRNGKey(0)))
+    assert draws.exchangeable_labels(posterior, start) == known
+    assert draws.exchangeable_labels(dataclasses.replace(posterior, conjugate=None), start) == known
 
 
 def test_r_star_sees_what_no_single_r_hat_sees():
@@ -101,7 +348,7 @@ def test_r_star_does_not_take_a_slow_chain_for_another_distribution(monkeypatch)
     chains = np.zeros((CHAINS, 4000, 1))
     for t in range(1, 4000):
         chains[:, t] = 0.99 * chains[:, t - 1] + 0.14 * rng.normal(size=(CHAINS, 1))
-    ess = float(diagnostics.array_stats.ess(chains[..., 0], method="bulk"))
+    ess = monte_carlo.ess_bulk(chains[..., 0])
     thinned, error = r_star.r_star(chains, ess)
     assert thinned - 4 * error < 1
     monkeypatch.setattr(r_star, "DRAWS", chains.size)

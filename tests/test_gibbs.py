@@ -302,7 +302,7 @@ def test_what_a_collapsed_fit_promises():
     labels = tree["posterior"]["allocations"].values
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels.reshape(-1, 8), dpgmm.partitions.canonical(labels.reshape(-1, 8)))
-    active = tree["sample_stats"]["active_components"].values
+    active = tree["sample_stats"]["occupied_clusters"].values
     np.testing.assert_array_equal(active, labels.max(axis=-1) + 1)
     # More clusters than the truncation: more components are shown, and none is cut off.
     assert tree["posterior"].sizes["component"] == active.max() + 1 > 3
@@ -335,7 +335,7 @@ def test_galaxies_under_the_published_prior():
     """P(number of clusters) of the reference table, from the public API: within 4 standard errors and 0.005."""
     p = load_model("escobar_west")(dpgmm.datasets.galaxies(), truncation=25, component_sd=1.0)
     tree = dpgmm.fit(p, "gibbs", chains=4, warmup=1_000, draws_per_chain=4_000, thin=10)
-    clusters_of = tree["sample_stats"]["active_components"].values
+    clusters_of = tree["sample_stats"]["occupied_clusters"].values
     table = np.loadtxt(Path(__file__).parent / "data" / "galaxies_number_of_clusters.csv", delimiter=",", skiprows=1)
     for k, _, _, _, wanted, error in table:
         batches = (clusters_of == k).reshape(4, 25, -1).mean(axis=-1)

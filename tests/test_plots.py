@@ -264,7 +264,8 @@ def test_the_report_shows_every_picture_and_its_captions_name_the_projection(dim
     columns = ("waiting", "eruptions", "T3", "TSH", "DTSH")[:dim]
     trees = {m: tree(dim, m, length=3, columns=columns) for m in ("map", "gibbs")}
     table = pd.DataFrame(
-        {"kind": ["invariant"], "r_hat": [1.01], "ess_bulk": [99.0]}, index=pd.Index(["x"], name="quantity")
+        {"kind": ["invariant"], "sd": [1.0], "r_hat": [1.0], "ess_bulk": [99.0], "ess_tail": [99.0]},
+        index=pd.Index(["x"], name="quantity"),
     )
     diagnosis = diagnostics.Diagnosis(table, "converged", "By hand.", {})
     page = report.write(tmp_path / "report.html", trees, dict.fromkeys(trees, diagnosis), {}, {}).read_text()

@@ -48,7 +48,7 @@ def run(
     """Draws of `chains` chains from dispersed starts, one every `thin` sweeps, after `warmup` sweeps.
 
     `posterior/allocations` (chain, draw, obs), in the smallest integer type, are those that the draw's components were
-    drawn given; by default they are kept where they are at most 256 million. `active_components` is the number of
+    drawn given; by default they are kept where they are at most 256 million. `occupied_clusters` is the number of
     components that they occupy. Deterministic given `key`. Raises `InputError` for models without a conjugate prior and for
     weighted points.
     """
@@ -104,7 +104,8 @@ def run(
         },
         compile_seconds=compile_seconds,
         run_seconds=run_seconds,
-        sample_stats={"active_components": np.asarray(active)},
+        moves_labels=True,
+        sample_stats={"occupied_clusters": np.asarray(active)},
     )
     return with_allocations(tree, np.stack([r[2] for r in results]), num_components) if keep else tree
 

@@ -46,7 +46,7 @@ def run(
     `posterior/allocations` (chain, draw, obs) holds the partitions, labels by first appearance, in the smallest integer
     type; by default where they are at most 256 million. Component k of a draw is its cluster k, its weight, mean and
     covariance drawn given the partition; components beyond the clusters are draws from the prior, the last one taking the
-    weight that is left. `active_components` is the number of clusters. If clusters outnumber the slots for them, slots
+    weight that is left. `occupied_clusters` is the number of clusters. If clusters outnumber the slots for them, slots
     are doubled and the chunk of draws runs again: nothing is cut off. Each sweep is followed by `split_merges` proposals
     to split or merge whole clusters (Jain & Neal 2004). `algorithm` is Neal's: 3 integrates the clusters' parameters
     out; 2 and 8 draw them, and mix more slowly; they differ in nothing else. Deterministic given `key`. Raises
@@ -111,7 +111,9 @@ def run(
         },
         compile_seconds=start_seconds + programs.seconds + draw_seconds,
         run_seconds=run_seconds,
-        sample_stats={"active_components": clusters},
+        moves_labels=True,
+        untruncated=True,
+        sample_stats={"occupied_clusters": clusters},
     )
     return with_allocations(tree, np.stack(labels), int(clusters.max())) if keep else tree
 
