@@ -39,7 +39,8 @@ def scaled_to(
     """Base measure whose typical component has `component_scale` times the data's standard deviation, per dimension.
 
     ``Psi = (df - d - 1) diag(component_scale * s)^2`` so that ``E[Sigma] = diag(component_scale * s)^2``, or its mean over
-    dimensions for spherical covariances; the means have the data's mean. Covariances have blocks of size d, D or 1. Defaults:
+    dimensions for spherical covariances; the means have the data's mean. Blocks of covariances have size d, D or 1.
+    By default:
 
     - ``component_scale = 4^(-1/D)``: a component has a quarter of the data's volume, whatever D. A quarter of their standard
       deviation in each of many dimensions would be a component so small that it costs nothing to be one's own cluster.

@@ -34,8 +34,8 @@ def load_model(name: str | Path) -> Callable[..., Posterior]:
     """The function `posterior(data, *, truncation, **priors) -> Posterior` of a model, by built-in name or path of a file.
 
     Its `data` is a `Dataset`, or anything that makes one; a model without a default of its own for `truncation` gets that
-    of `dpgmm.sticks.default_truncation` under Gamma(1, log N). Raises `InputError` where there is no such model, the file cannot
-    be imported, or it has no such function; and, when called, where an option is not one of the model's, or a user's file
+    of `dpgmm.sticks.default_truncation` under Gamma(1, log N). Raises `InputError` where there is no such model, the file
+    cannot be imported, or it has no such function; and, when called, where an option is not one of the model's, or a user's file
     fails or returns no `Posterior`.
     """
     module = load(str(name), "models")
