@@ -35,8 +35,8 @@ def load_model(name: str | Path) -> Callable[..., Posterior]:
 
     Its `data` is a `Dataset`, or anything that makes one; a model without a default of its own for `truncation` gets that
     of `dpgmm.sticks.default_truncation` under Gamma(1, log N). Raises `InputError` where there is no such model, the file
-    cannot be imported, or it has no such function; and, when called, where an option is not one of the model's, or a user's file
-    fails or returns no `Posterior`.
+    cannot be imported, or it has no such function; and, when called, where an option is not one of the model's, or a file
+    of the user's fails or returns no `Posterior`.
     """
     module = load(str(name), "models")
     make = _function(module, "posterior", "model")
