@@ -7,7 +7,7 @@
 
 For D = 1 and df = 4 the variances are InverseGamma(2, component_sd^2). The published analysis of the galaxies, in
 1000 km/s, is ``component_sd = 1`` and otherwise the defaults: a ~ Gamma(2, 4), kappa ~ Gamma(1/2, 50). Where the data have
-other units `component_sd` is best left alone: a quarter of the data's standard deviation, per dimension.
+other units `component_sd` is best left alone: ``4^(-1/D)`` times the data's standard deviation, per dimension.
 Richardson & Green (1997) is another model, with a finite and uniformly distributed number of components: its posterior of
 that number is not comparable with the number of clusters here.
 
