@@ -261,14 +261,14 @@ def run(out: Path, quick: bool = False) -> dict[str, Any]:
     with study.bar("defaults", len(sizes) * len(dims) * len(KINDS)) as next_cell:
         for size, dim, kind in itertools.product(sizes, dims, KINDS):
             next_cell(f"{size} points, {dim} columns, {kind}")
-            rows += cells(size, dim, kind, repeats, 1 if quick else SAMPLED)
+            rows += cells(size, dim, kind, repeats, *((1, 10) if quick else (SAMPLED, SWEEPS)))
     numbers = {"repeats": repeats, "priors": list(PRIORS), "cells": rows}
     title = "A prior for those who give none"
     study.leave(out, "defaults", title, QUESTION, numbers, conclusions(numbers), _sections(numbers))
     return numbers
 
 
-def cells(size: int, dim: int, kind: str, repeats: int, to_sample: int) -> list[dict[str, Any]]:
+def cells(size: int, dim: int, kind: str, repeats: int, to_sample: int, sweeps: int) -> list[dict[str, Any]]:
     """Mean probability of the true number, by prior, of one cell for each type of covariance."""
     log_number, truth = log_prior_of_number(size), KINDS[kind]
     types = COVARIANCES if dim > 1 else ("full", "tied")  # One column: the others are the same.
@@ -281,7 +281,7 @@ def cells(size: int, dim: int, kind: str, repeats: int, to_sample: int) -> list[
             evidence = Evidence(data.points, make(given, covariance), is_tied(covariance))
             exact[covariance][name].append(probability_of_number(evidence, partitions, log_number)[truth])
             if size == SAMPLED_SIZE and seed < to_sample:
-                visited = sampled(evidence, data.labels, log_number, SWEEPS, seed)
+                visited = sampled(evidence, data.labels, log_number, sweeps, seed)
                 drawn[covariance][name].append(np.mean(visited == truth))
     mean = lambda of: {name: float(np.mean(values)) for name, values in of.items()} if any(of.values()) else None
     place = {"N": size, "D": dim, "kind": kind}
