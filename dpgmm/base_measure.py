@@ -23,11 +23,15 @@ from .errors import InputError, above
 from .gaussian import BaseMeasure
 
 COVARIANCES = "full", "diagonal", "tied", "spherical"
+COMPONENTS = 4.0
+"""Components that fill the volume of the data, by default."""
+KAPPA = 0.01
+"""kappa of more than one dimension, by default: means spread ten times as far as a component."""
 
 
 def scaled_to(
     data: Dataset,
-    component_scale: float = 0.25,
+    component_scale: float | None = None,
     df: float | None = None,
     kappa: float | None = None,
     covariance: str = "full",
@@ -35,20 +39,33 @@ def scaled_to(
     """Base measure whose typical component has `component_scale` times the data's standard deviation, per dimension.
 
     ``Psi = (df - d - 1) diag(component_scale * s)^2`` so that ``E[Sigma] = diag(component_scale * s)^2``, or its mean over
-    dimensions for spherical covariances; the means have the data's mean and, on average, the data's spread:
-    ``kappa = component_scale^2``. Blocks have size d, D or 1: ``df = d + 3`` by default, the smallest whole number at which
-    covariances have a finite variance plus one, and a diagonal covariance is distributed as the diagonal of a full one.
-    Shifting and scaling the data shifts and scales this prior and nothing else. Raises `InputError` for options outside
-    their range.
+    dimensions for spherical covariances; the means have the data's mean. Blocks of covariances have size d, D or 1.
+    By default:
+
+    - ``component_scale = 4^(-1/D)``: a component has a quarter of the data's volume, whatever D. A quarter of their standard
+      deviation in each of many dimensions would be a component so small that it costs nothing to be one's own cluster.
+      Source: Fraley & Raftery (2007), section 3, with their G^(2/D), for variances, at G = 4.
+    - ``df = 2 (d + 1)``: four for d = 1, and as far above d + 1, where E[Sigma] ceases to exist, as that is above zero. At
+      d + 2 or d + 3 a covariance of many dimensions may be nearly singular, and a handful of points in fewer dimensions
+      than they are have a cluster to themselves.
+    - ``kappa = component_scale^2`` for D = 1, so that the means spread as far as the data, and 0.01 for more, Fraley &
+      Raftery's, or ``component_scale^2`` where that is less: a cluster costs ``-D/2 log kappa``, and there are so many more
+      ways to cut data of many dimensions in two that it must cost more.
+
+    For D = 1 these are a quarter of the data's standard deviation, 4 and 1/16. They were chosen by comparisons/defaults.py.
+    Shifting and scaling columns of the data shifts and scales this prior and nothing else. Raises `InputError` for options
+    outside their range.
     """
     if covariance not in COVARIANCES:
         raise InputError(f"model option covariance = {covariance!r}: it must be one of {', '.join(COVARIANCES)}")
     size = data.dim if is_triangular(covariance) else 1
-    df = size + 3.0 if df is None else df
+    component_scale = default_component_scale(data.dim) if component_scale is None else component_scale
     above(0, component_scale=component_scale)
-    kappa = component_scale**2 if kappa is None else kappa
-    above(0, kappa=kappa)
+    df = 2.0 * (size + 1) if df is None else df
     above(size + 1, df=df)
+    kappa = component_scale**2 if kappa is None and data.dim == 1 else kappa
+    kappa = min(KAPPA, component_scale**2) if kappa is None else kappa
+    above(0, kappa=kappa)
     typical = component_scale * jnp.asarray(data.scale)
     return BaseMeasure(
         mean=jnp.asarray(data.mean),
@@ -56,6 +73,11 @@ def scaled_to(
         df=jnp.asarray(df),
         scale_tril=math.sqrt(df - size - 1) * _blocks(typical, covariance),
     )
+
+
+def default_component_scale(dim: int) -> float:
+    """``4^(-1/D)``, a quarter of the data's volume: 0.25 for D = 1."""
+    return COMPONENTS ** (-1 / dim)
 
 
 def with_component_sd(base: BaseMeasure, sd: float) -> BaseMeasure:

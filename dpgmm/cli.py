@@ -49,7 +49,9 @@ OTHERWISE = {"data": "as the first argument", "truncation": "by --truncation"}
 
 DataArgument = Annotated[str, typer.Argument(help="Name of a data set, or a .csv/.npy file of numbers.")]
 Model = Annotated[str, typer.Option(help="Name of a model, or the path of a model file.")]
-Truncation = Annotated[int, typer.Option(help="Number of components K.")]
+Truncation = Annotated[
+    int | None, typer.Option(help="Number of components K; by default from 20 to 50, by the points and the prior.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Option of the model, such as covariance=diagonal."),
@@ -69,7 +71,7 @@ def compare(
     data_set: Annotated[str, typer.Argument(metavar="[DATA]", help="Data set name or file.")] = "four_gaussians",
     model: Model = "stick_breaking",
     methods_: Annotated[str, typer.Option("--methods", help="Methods, separated by commas.")] = "map,svi,nuts",
-    truncation: Truncation = 50,
+    truncation: Truncation = None,
     set_: Set = None,
     columns: Columns = None,
     chains: Chains = 4,
@@ -82,7 +84,7 @@ def compare(
     quick: Quick = False,
 ) -> None:
     """Fit one model by several methods, print one table, and leave a run folder with report.html."""
-    posterior = loading.load_model(model)(_data(data_set, columns), truncation=truncation, **_model_options(set_))
+    posterior = _posterior(model, _data(data_set, columns), truncation, set_)
     names = _methods(methods_)
     for name in names:
         methods.check(name, posterior)
@@ -115,7 +117,7 @@ def fit(
     data_set: DataArgument,
     method: Annotated[str, typer.Option(help="Name of a method.")] = "nuts",
     model: Model = "stick_breaking",
-    truncation: Truncation = 50,
+    truncation: Truncation = None,
     set_: Set = None,
     columns: Columns = None,
     chains: Chains = 4,
@@ -130,7 +132,7 @@ def fit(
     """Fit one model by one method and save its draws."""
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent}; make it, or give --out another")
-    posterior = loading.load_model(model)(_data(data_set, columns), truncation=truncation, **_model_options(set_))
+    posterior = _posterior(model, _data(data_set, columns), truncation, set_)
     if len(names := _methods(method)) > 1:
         raise InputError(f"fit takes one method, found {', '.join(names)}; `dpgmm compare` takes several")
     [name] = names
@@ -254,6 +256,16 @@ def _model_options(settings: list[str] | None) -> dict[str, Any]:
         except ValueError:
             options[name] = value
     return options
+
+
+def _posterior(model: str, data_set: data.Dataset, truncation: int | None, settings: list[str] | None):
+    """The posterior, its truncation said in a line."""
+    given = {} if truncation is None else {"truncation": truncation}
+    posterior = loading.load_model(model)(data_set, **given, **_model_options(settings))
+    if "truncation" in posterior.options:
+        why = "as given" if given else "by the number of points and the prior; --truncation gives another"
+        console.print(f"{posterior.options['truncation']} components, {why}.")
+    return posterior
 
 
 def _methods(names: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,7 +95,8 @@ def build(
 def components_dataset(posterior: Posterior, parameters: Parameters, leading: tuple[str, ...]) -> xr.Dataset:
     """Weights, means, covariances as in `SPREADS`, and the concentration where the model has one, under `leading`."""
     shape = jax.tree.leaves(parameters)[0].shape[: len(leading)]
-    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[len(leading) :]), parameters)
+    # Not -1: the sticks of one component are no numbers, which could be any number of draws.
+    flat = jax.tree.map(lambda a: a.reshape(math.prod(shape), *a.shape[len(leading) :]), parameters)
     every = lambda p: jax.lax.map(posterior.smallest_components, p)
     components = posterior.compile("components", every, flat)[0](flat)
     weights, means, spread = (np.asarray(a).reshape(*shape, *a.shape[1:]) for a in components)

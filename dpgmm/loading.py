@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from . import sticks
 from .data import Dataset
 from .errors import InputError
 from .posterior import Posterior
@@ -32,9 +33,10 @@ def names(kind: str) -> list[str]:
 def load_model(name: str | Path) -> Callable[..., Posterior]:
     """The function `posterior(data, *, truncation, **priors) -> Posterior` of a model, by built-in name or path of a file.
 
-    Its `data` is a `Dataset`, or anything that makes one. Raises `InputError` where there is no such model, the file cannot
-    be imported, or it has no such function; and, when called, where an option is not one of the model's, or a user's file
-    fails or returns no `Posterior`.
+    Its `data` is a `Dataset`, or anything that makes one; a model without a default of its own for `truncation` gets that
+    of `dpgmm.sticks.default_truncation` under Gamma(1, log N). Raises `InputError` where there is no such model, the file
+    cannot be imported, or it has no such function; and, when called, where an option is not one of the model's, or a file
+    of the user's fails or returns no `Posterior`.
     """
     module = load(str(name), "models")
     make = _function(module, "posterior", "model")
@@ -46,6 +48,9 @@ def load_model(name: str | Path) -> Callable[..., Posterior]:
         unknown = [] if open_ended else sorted(set(options) - set(accepted))
         if unknown:
             raise InputError(f"model {name} has no option {unknown[0]!r}; it takes {', '.join(list(accepted)[1:])}")
+        if "truncation" in accepted and accepted["truncation"].default is inspect.Parameter.empty:
+            size = data.total_weight
+            options = {"truncation": sticks.default_truncation(size, 1.0, sticks.default_rate(size))} | options
         return _tried(make, data, options, Path(name)) if str(name).endswith(".py") else make(data, **options)
 
     posterior.__doc__ = make.__doc__

@@ -181,7 +181,8 @@ def _covariances(scale_trils: Array, means: Array) -> Array:
     return scale_trils @ jnp.swapaxes(scale_trils, -1, -2)
 
 
-def check_options(truncation: int, **positive: float) -> None:
-    """Raise `InputError` unless the truncation is at least 2 and every other option a positive finite number."""
-    at_least("model", 2, truncation=truncation)
+def check_options(truncation: int | None, **positive: float) -> None:
+    """Raise `InputError` unless a truncation that is given is at least 1 and every other option a positive finite number."""
+    if truncation is not None:
+        at_least("model", 1, truncation=truncation)
     above(0, **positive)

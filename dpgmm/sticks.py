@@ -9,8 +9,15 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.nn import log_sigmoid, logsumexp
+from scipy.special import gammaln, kve
+
+FEWEST, MOST = 20, 50
+"""Components by default, at least and at most: data may hold more clusters than the prior expects."""
+NEGLIGIBLE = 0.01
+"""Bound of Ishwaran & James below which a default truncation is not noticed."""
 
 
 def log_weights(logits: Array) -> Array:
@@ -18,7 +25,7 @@ def log_weights(logits: Array) -> Array:
 
     Shapes: ``logits (..., K - 1)`` to ``(..., K)``. The result is normalised by construction.
     """
-    end = jnp.zeros_like(logits[..., :1])
+    end = jnp.zeros((*logits.shape[:-1], 1), logits.dtype)  # No stick at all is one component.
     log_stick = jnp.concatenate([log_sigmoid(logits), end], axis=-1)
     log_remaining = jnp.concatenate([end, jnp.cumsum(log_sigmoid(-logits), axis=-1)], axis=-1)
     return log_stick + log_remaining
@@ -74,3 +81,28 @@ def default_rate(num_points: float) -> float:
     ``E[a] = 1 / log N``, however many points there are. A prior that does not look at N expects ever more clusters.
     """
     return max(1.0, math.log(num_points))
+
+
+def default_truncation(num_points: float, shape: float, rate: float) -> int:
+    """Smallest number of components K, in 20 .. 50, at which `mean_bound` is at most 0.01.
+
+    The bound speaks of densities under the prior, hence the floor: data may hold more clusters than the prior expects. It
+    is one for sticks; symmetric Dirichlet weights, which tend to the process more slowly, get the same number.
+    """
+    enough = (k for k in range(FEWEST, MOST) if mean_bound(num_points, k, shape, rate) <= NEGLIGIBLE)
+    return next(enough, MOST)
+
+
+def mean_bound(num_points: float, num_components: int, shape: float, rate: float) -> float:
+    """``E[4 N exp(-(K - 1) / a)]`` for ``a ~ Gamma(shape, rate)``, how far K components are from all of them.
+
+    ``4 N * 2 (r m)^{s/2} K_s(2 sqrt(r m)) / Gamma(s)`` with m = K - 1 and the modified Bessel function K_s; infinite where
+    that is beyond floating point. Source: Ishwaran & James (2001), theorem 2, for a given a.
+    """
+    if num_components == 1:
+        return 4.0 * num_points
+    z = 2 * math.sqrt(rate * (num_components - 1))
+    with np.errstate(all="ignore"):
+        log_mean = math.log(2) + shape * math.log(z / 2) + np.log(kve(shape, z)) - z - gammaln(shape)
+        value = float(4 * num_points * np.exp(log_mean))
+    return value if math.isfinite(value) else math.inf

@@ -7,7 +7,7 @@
 
 For D = 1 and df = 4 the variances are InverseGamma(2, component_sd^2). The published analysis of the galaxies, in
 1000 km/s, is ``component_sd = 1`` and otherwise the defaults: a ~ Gamma(2, 4), kappa ~ Gamma(1/2, 50). Where the data have
-other units `component_sd` is best left alone: a quarter of the data's standard deviation, per dimension.
+other units `component_sd` is best left alone: ``4^(-1/D)`` times the data's standard deviation, per dimension.
 Richardson & Green (1997) is another model, with a finite and uniformly distributed number of components: its posterior of
 that number is not comparable with the number of clusters here.
 
@@ -32,7 +32,7 @@ from dpgmm.posterior import Conjugate, Hyperprior, Mixture, Posterior, check_opt
 def posterior(
     data: Dataset,
     *,
-    truncation: int = 50,
+    truncation: int | None = None,
     shape: float = 2.0,
     rate: float = 4.0,
     component_sd: float | None = None,
@@ -43,6 +43,7 @@ def posterior(
 ) -> Posterior:
     """Posterior of `truncation` components. `component_sd` in data units: the same in every dimension, if it is given."""
     check_options(truncation, shape=shape, rate=rate, kappa_shape=kappa_shape, kappa_rate=kappa_rate)
+    truncation = sticks.default_truncation(data.total_weight, shape, rate) if truncation is None else truncation
     kappa = kappa_shape / kappa_rate
     base = base_measure.scaled_to(data, df=df, kappa=kappa, covariance=covariance)
     if component_sd is not None:

@@ -29,10 +29,10 @@ from dpgmm.posterior import Conjugate, Mixture, Posterior, check_options
 def posterior(
     data: Dataset,
     *,
-    truncation: int = 50,
+    truncation: int | None = None,
     shape: float = 1.0,
     rate: float | None = None,
-    component_scale: float = 0.25,
+    component_scale: float | None = None,
     df: float | None = None,
     kappa: float | None = None,
     covariance: str = "full",
@@ -40,6 +40,8 @@ def posterior(
     """Posterior of `truncation` components; `shape` and `rate` of the concentration, the others of the base measure."""
     rate = sticks.default_rate(data.total_weight) if rate is None else rate
     check_options(truncation, shape=shape, rate=rate)
+    truncation = sticks.default_truncation(data.total_weight, shape, rate) if truncation is None else truncation
+    component_scale = base_measure.default_component_scale(data.dim) if component_scale is None else component_scale
     base = base_measure.scaled_to(data, component_scale, df, kappa, covariance)
 
     def log_prior(p):

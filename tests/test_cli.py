@@ -84,7 +84,7 @@ def test_list_names_everything():
         (["compare", "nothing.csv"], "nothing.csv"),
         (["compare", "galaxies", "--methods", "map,hmc"], "no method 'hmc'; there are map, svi, nuts"),
         (["compare", "galaxies", "--model", "sticks"], "no model 'sticks'"),
-        (["compare", "galaxies", "--truncation", "1"], "truncation = 1"),
+        (["compare", "galaxies", "--truncation", "0"], "truncation = 0"),
         (["compare", "galaxies", "--set", "covariance"], "--set covariance: give NAME=VALUE"),
         (["compare", "galaxies", "--set", "covariance=round"], "covariance = 'round': it must be one of full"),
         (["compare", "galaxies", "--set", "colour=3"], "has no option 'colour'"),

@@ -132,7 +132,7 @@ def test_labels_of_the_symmetric_model_are_exchangeable():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"truncation": 1}, "truncation = 1: it must be a whole number, 2 or more"),
+        ({"truncation": 0}, "truncation = 0: it must be a whole number, 1 or more"),
         ({"rate": -1.0}, "rate = -1.0: it must be a positive number"),
         ({"df": 1.0}, "df = 1.0: it must be a number above 2"),
         ({"colour": 3}, "has no option 'colour'"),

@@ -114,14 +114,14 @@ def labelled_deviation(draws, truth, weights):
     return max(in_errors(draws.component, truth.component), in_errors(draws.weights, weights))
 
 
-WIDE = {"component_scale": 0.5}
+WIDE = {"component_scale": 0.5, "kappa": 0.25}
 """Components half as wide as the data: they overlap, many partitions are likely, and none is so rare that the standard
 error of its probability means nothing."""
 CASES = {
     "sticks": (GALAXIES, "stick_breaking", 8_000, WIDE),
-    "sticks, 2-D": (PLANE, "stick_breaking", 6_000, WIDE),
+    "sticks, 2-D": (PLANE, "stick_breaking", 6_000, WIDE | {"df": 5.0}),
     "dirichlet": (GALAXIES, "symmetric_dirichlet", 8_000, WIDE | {"shape": 8.0}),
-    "dirichlet, 2-D": (PLANE, "symmetric_dirichlet", 16_000, WIDE | {"shape": 8.0}),
+    "dirichlet, 2-D": (PLANE, "symmetric_dirichlet", 16_000, WIDE | {"shape": 8.0, "df": 5.0}),
     "sticks, narrow": (GALAXIES, "stick_breaking", 40_000, {}),
 }
 MOVES = "all", "swaps"

@@ -31,6 +31,8 @@ def swap(
     & Roberts (2008), section 3.4, whose swaps of allocations this is without allocations.
     """
     size = posterior.mixture(parameters).log_weights.shape[0]
+    if size == 1:
+        return parameters, jnp.zeros((), int)
 
     def propose(i, carry):
         now, value, accepted = carry
