@@ -65,7 +65,7 @@ def given_clusters(key: Array, a: Array, num_clusters: Array, num_points: int, p
     return random.gamma(key_a, prior.shape + num_clusters - jnp.where(more, 0, 1), dtype=a.dtype) / rate
 
 
-def given_sticks(key: Array, log_last: Array, num_sticks: int, prior: Concentration) -> Array:
+def given_sticks(key: Array, log_last: Array, num_sticks: int | Array, prior: Concentration) -> Array:
     """a given sticks ``v_k ~ Beta(1, a)``: ``Gamma(shape + m, rate - sum_k log(1 - v_k))``, the sum being `log_last`.
 
     Source: Ishwaran & Zarepour (2000), section 3.

@@ -77,13 +77,19 @@ class InverseWishartCholesky(dist.Distribution):
         lower = jnp.tril(random.normal(key_normal, (*shape, dim, dim)), -1)
         halves = 0.5 * (jnp.expand_dims(self.df, -1) - jnp.arange(dim))
         scales = jnp.sqrt(2 * random.gamma(key_gamma, halves, (*shape, dim)))
-        bartlett = lower + scales[..., None] * jnp.eye(dim)
-        half = gaussian.inverse(bartlett) @ jnp.swapaxes(self.scale_tril, -1, -2)
-        return gaussian.cholesky(jnp.swapaxes(half, -1, -2) @ half)
+        return inverse_wishart_factor(lower + scales[..., None] * jnp.eye(dim), self.scale_tril)
 
     def log_prob(self, value):
         """`gaussian.log_inverse_wishart`: a density of the Cholesky factor."""
         return gaussian.log_inverse_wishart(value, self.df, self.scale_tril)
+
+
+def inverse_wishart_factor(bartlett, scale_tril):
+    """Factor of ``T W^{-1} T^T``, ``W = A A^T``, from T and A = `bartlett`: ``(..., D, D)``."""
+    if bartlett.shape[-1] == 1:
+        return scale_tril / bartlett
+    half = gaussian.inverse(bartlett) @ jnp.swapaxes(scale_tril, -1, -2)
+    return gaussian.cholesky(jnp.swapaxes(half, -1, -2) @ half)
 
 
 class GaussianMixture(dist.Distribution):

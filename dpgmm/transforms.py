@@ -79,7 +79,8 @@ def bartlett(prior_tril: ArrayLike, scale: ArrayLike) -> Transform:
     diagonal (Bartlett 1933): components that no data hold see no funnel and no constraint. ``B_ii = exp(-u_ii) / scale``
     and ``B_ij = u_ij``, so that for D = 1 ``L = T scale exp(u)``. The Jacobian of ``B -> T B^{-1}`` is
     ``prod_i L_ii^i / prod_i B_ii^(D - i + 1)``, i from 1.
-    Shapes: ``prior_tril (D, D)`` or a batch of them, ``u (..., D (D + 1) / 2)``, the lower triangle row by row, to ``(..., D, D)``.
+    Shapes: ``prior_tril (D, D)`` or a batch of them, ``u (..., D (D + 1) / 2)``, the lower triangle row by row, to
+    ``(..., D, D)``.
     """
     prior_tril, scale = jnp.asarray(prior_tril), jnp.asarray(scale)
     dim = prior_tril.shape[-1]

@@ -8,10 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from joint import BASE, DIRICHLET, PRIOR, STICKS, Check, components, concentrations, kernel_tests, labels_of, points_of
-from joint import R, stick_weights
+from joint import (
+    BASE,
+    DIRICHLET,
+    STICKS,
+    Check,
+    R,
+    components,
+    concentrations,
+    kernel_tests,
+    labels_of,
+    points_of,
+    stick_weights,
+)
 
-from dpgmm import gaussian
 from dpgmm.methods import _active, _moves, _weights
 from dpgmm.methods._active import Components, Rest
 from dpgmm.posterior import Arrays
@@ -34,7 +44,14 @@ def of_masses(rng):
 def _state(rng, a, log_weights, total):
     means, trils = components(rng, K)
     points = points_of(rng, labels_of(rng, np.exp(log_weights), N), means, trils)
-    return {"a": a, "log_weights": log_weights, "total": total, "means": means, "blocks": trils[:, :, None], "points": points}
+    return {
+        "a": a,
+        "log_weights": log_weights,
+        "total": total,
+        "means": means,
+        "blocks": trils[:, :, None],
+        "points": points,
+    }
 
 
 def state_of(s):
@@ -188,7 +205,10 @@ def weights_too_dear(f, on):
 BUGS = {
     "NUTS": [(_active, "log_density_frame", frame_forgotten), (_weights, "log_density", weights_too_dear)],
     "order": [(_weights, "order", order_not_weighed)],
-    "refresh": [(_weights.concentration, "given_sticks", concentration_of_all_sticks), (_moves, "tail_density", tail_overrated)],
+    "refresh": [
+        (_weights.concentration, "given_sticks", concentration_of_all_sticks),
+        (_moves, "tail_density", tail_overrated),
+    ],
     "split and merge": [
         (_moves, "log_proposal", proposals_unweighed),
         (_weights, "log_density_weights", jacobian_of_weights_forgotten),
@@ -206,7 +226,12 @@ test_a_kernel_leaves_the_joint_distribution_alone, test_a_planted_bug_changes_it
         "tail anew, sticks": Check(of_sticks, refresh_step(STICKS), look, BUGS["refresh"], steps=5),
         "tail anew, Dirichlet": Check(of_masses, refresh_step(DIRICHLET), look, [], steps=5, slow=True),
         "split and merge, sticks": Check(
-            of_sticks, split_step(STICKS), look, BUGS["split and merge"], steps=8, subtle=(jacobian_of_factors_forgotten,)
+            of_sticks,
+            split_step(STICKS),
+            look,
+            BUGS["split and merge"],
+            steps=8,
+            subtle=(jacobian_of_factors_forgotten,),
         ),
         "split and merge, Dirichlet": Check(of_masses, split_step(DIRICHLET), look, ORDER, steps=8, slow=True),
         "concentration, Dirichlet": Check(of_masses, concentration_step(DIRICHLET), look, [], steps=3, slow=True),

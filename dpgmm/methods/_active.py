@@ -110,8 +110,8 @@ def log_likelihood(
 ) -> Array:
     """``sum_n omega_n log( sum_{k<=M} w_k N_k(x_n) + w_rest f_rest(x_n) )``, nats.
 
-    `heights` are ``log w_k + log|P_k| - D/2 log 2 pi``, `whiteners` P_k. Exponents are taken against a reference that stands still,
-    which spares the search for the largest; sums over points are matrix products of `Points.features`.
+    `heights` are ``log w_k + log|P_k| - D/2 log 2 pi``, `whiteners` P_k. Exponents are taken against a reference that stands
+    still, which spares the search for the largest; sums over points are matrix products of `Points.features`.
     """
     return _forward(heights, log_rest, means, whiteners, points, rest)[0]
 
@@ -124,12 +124,12 @@ def _forward(heights, log_rest, means, whiteners, points, rest):
     value = points.weights @ (rest.reference + jnp.log(total))
     share = points.weights / total
     moments = likelihood @ (points.features * share[:, None])
-    return value, (moments, of_rest @ share, means, whiteners, points, rest)
+    return value, (moments, of_rest @ share, means, whiteners)
 
 
 def _backward(kept, cotangent):
     """Responsibilities' moments about the origin, moved to the components' means."""
-    moments, of_rest, means, whiteners, points, rest = kept
+    moments, of_rest, means, whiteners = kept
     dim = means.shape[-1]
     count, first = moments[:, 0], moments[:, 1 : 1 + dim]
     shifted = first - count[:, None] * means
@@ -249,7 +249,9 @@ def transition(
         value = log_likelihood(weights[:num] + offsets, log_rest, means, whiteners, points, rest)
         u = weights_now + scales.weights * unravel(flat)[0]
         value += _weights.log_density(u, a, rule, size) + log_prior_components(means, blocks, base, covariance)
-        value += log_jacobian + _weights.log_order(weights, rule) + log_density_frame(frame, weights[:num], blocks, total)
+        value += (
+            log_jacobian + _weights.log_order(weights, rule) + log_density_frame(frame, weights[:num], blocks, total)
+        )
         # A density that outgrows the reference by more than numbers hold is refused: its way back has probability zero.
         return jnp.where(jnp.isfinite(value), -value, jnp.inf)
 

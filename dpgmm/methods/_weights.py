@@ -6,7 +6,6 @@ The weights of M components and of all that come after them are M + 1 numbers. U
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, random
 from jax.nn import log_softmax, logsumexp

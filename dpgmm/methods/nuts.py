@@ -6,6 +6,7 @@ therefore take turns with moves that can (`dpgmm.methods._moves`): size-biased o
 and late sticks drawn anew, splits and mergers. ``moves="none"`` is plain NUTS: its failure is worth seeing.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ THIN, POINTS = 10, 1_000
 """Transitions with all moves a draw, for data of up to so many points; beyond, fewer in proportion."""
 SWEPT = 2_000
 """Points of weight one, at most, that a transition also allocates to components."""
-REFRESHES = 2
+REFRESHES = 1
 """Proposals a transition to draw empty components and late sticks anew."""
 FIRST_STEP = 0.4
 """Step size to begin with, in units of a transition's own metric."""
@@ -40,8 +41,8 @@ FIRST_STEP = 0.4
 class Sampler(NamedTuple):
     """A Markov chain: `init(key, start, data)` a state, `step(state, data)` a state and statistics of the transition.
 
-    `position(state)` is kept of a draw, and `parameters` are those of positions with leading axes (chain, draw); `name` tells
-    the programs apart.
+    `position(state)` is kept of a draw, and `parameters` are those of positions with leading axes (chain, draw); `name`
+    tells the programs apart.
     """
 
     name: tuple
@@ -64,7 +65,7 @@ def run(
     max_tree_depth: int | None = None,
     dense_mass: bool = False,
     active: int = 8,
-    split_merges: int = 12,
+    split_merges: int = 8,
     progress: Progress | None = None,
 ) -> xr.DataTree:
     """Draws of `chains` independent chains after `warmup` draws of adaptation (Hoffman & Gelman 2014).
@@ -73,8 +74,8 @@ def run(
     metric made for their sizes, then what `_moves` has, `split_merges` proposals to split or merge among it;
     ``"swaps"``, the default for other models whose components can be reordered: NUTS on all coordinates, then K proposals
     to swap two labels (`_permute.swap`); ``"none"``: NUTS alone, which does not draw from the posterior of a model
-    whose labels are not exchangeable. `thin` transitions a draw: with all moves `THIN` for up to `POINTS` points and fewer for
-    more, else 1. `max_tree_depth` is by default 4 with all moves, where a refreshed metric and orders do what long paths
+    whose labels are not exchangeable. `thin` transitions a draw: with all moves `THIN` for up to `POINTS` points and fewer
+    for more, else 1. `max_tree_depth` is by default 4 with all moves, where a refreshed metric and orders do what long paths
     would, and 10 without. `dense_mass` is for NUTS on all coordinates.
     `sample_stats` keeps `diverging`, `n_steps` (over all transitions of a draw), `acceptance_rate`, `energy`, `step_size`,
     and, where there are moves, the number accepted of each since the draw before. Deterministic given `key`. Raises
@@ -122,6 +123,7 @@ def run(
         compile_seconds=compile_seconds,
         run_seconds=run_seconds,
         sample_stats=stats,
+        moves_labels=moves == "all",
     )
 
 
@@ -194,11 +196,11 @@ def with_moves(posterior: Posterior, settings: _moves.Settings, adapt: int, targ
     """NUTS with all moves. The step size is adapted in the first `adapt` transitions, by dual averaging."""
     begin, update = dual_averaging()
 
-    def init(key, start, data):
+    def init(key, start, _):
         state = _moves.state_of(posterior.constrain(start)[0], posterior)
-        first = jnp.log(FIRST_STEP)
+        first = math.log(FIRST_STEP)
         # Step size, average, and average gradient so far, of nothing; it is drawn towards larger steps.
-        averaging = (first, first, *begin(jnp.log(10 * FIRST_STEP))[2:])
+        averaging = (jnp.asarray(first), jnp.asarray(first), *begin(math.log(10 * FIRST_STEP))[2:])
         return _Adaptive(state, key, jnp.asarray(adapt), averaging)
 
     def step(now, data):
