@@ -13,10 +13,11 @@ import xarray as xr
 from jax import Array, random
 from jax.scipy.special import gammaln
 
-from .. import clusters, concentration, conjugate, draws, mixture
+from .. import base_measure, clusters, concentration, conjugate, draws, mixture
 from ..errors import at_least
 from ..gaussian import BaseMeasure
 from ..posterior import Conjugate, Mixture, Parameters, Posterior
+from . import _split_merge
 from ._collapsed import sample_components
 from ._run import Progress, run_chains, stack
 from .gibbs import conjugate_prior, keeps, with_allocations
@@ -28,10 +29,11 @@ PAIRS = 65_536
 
 
 class State(NamedTuple):
-    """Sites of the model, and the allocations ``(N,)`` that they were drawn given."""
+    """Sites of the model, and the allocations ``(N,)`` that they were drawn given. `accepted`: moves of the last step."""
 
     parameters: Parameters
     labels: Array
+    accepted: Array | int = 0
 
 
 def run(
@@ -42,6 +44,7 @@ def run(
     warmup: int = 500,
     draws_per_chain: int = 1_000,
     thin: int = 1,
+    split_merges: int = 2,
     keep_allocations: bool | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
@@ -49,11 +52,13 @@ def run(
 
     `posterior/allocations` (chain, draw, obs), in the smallest integer type, are those that the draw's components were
     drawn given; by default they are kept where they are at most 256 million. `active_components` is the number of
-    components that they occupy. Deterministic given `key`. Raises `InputError` for models without a conjugate prior and for
+    components that they occupy. After the allocations of each sweep come `split_merges` proposals to split or merge whole
+    components, weights and components being integrated out; `sample_stats/accepted_moves` counts those accepted since the
+    last draw. Deterministic given `key`. Raises `InputError` for models without a conjugate prior and for
     weighted points.
     """
     at_least("blocked_gibbs", 1, chains=chains, draws_per_chain=draws_per_chain, thin=thin)
-    at_least("blocked_gibbs", 0, warmup=warmup)
+    at_least("blocked_gibbs", 0, warmup=warmup, split_merges=split_merges)
     prior = checked(posterior)
     num_components = int(posterior.options["truncation"])
     points = jnp.asarray(posterior.data.points, jax.dtypes.canonicalize_dtype(float))
@@ -62,21 +67,25 @@ def run(
     keep = keeps(keep_allocations, chains * draws_per_chain * size)
     key_start, key_chain = random.split(key)
     initial = posterior.compile("initial", posterior.initial, key_start)[0]
-    starts = [State(initial(k), jnp.zeros(size, int)) for k in random.split(key_start, chains)]
+    starts = [State(initial(k), jnp.zeros(size, int), jnp.zeros((), int)) for k in random.split(key_start, chains)]
     label_type = np.min_scalar_type(num_components - 1)
 
     def draw(state, key, points):
-        body = lambda i, s: step(random.fold_in(key, i), s, points, prior, posterior)
-        state = jax.lax.fori_loop(0, thin, body, state)
+        def body(i, carry):
+            state, accepted = carry
+            state = step(random.fold_in(key, i), state, points, prior, posterior, split_merges)
+            return state, accepted + state.accepted
+
+        state, accepted = jax.lax.fori_loop(0, thin, body, (state, jnp.zeros((), int)))
         active = (jnp.zeros(num_components, int).at[state.labels].add(1) > 0).sum()
         labels = state.labels.astype(label_type) if keep else jnp.zeros(0, label_type)
-        return state, (state.parameters, active, labels)
+        return state, (state.parameters, active, accepted, labels)
 
     chunk = lambda state, keys, points: jax.lax.scan(lambda s, key: draw(s, key, points), state, keys)
     warm, total = -(-warmup // thin), -(-warmup // thin) + draws_per_chain
     step_keys = random.split(key_chain, (chains, -(-total // length), length))
     compiled, compile_seconds = posterior.compile(
-        ("blocked_gibbs", thin, keep), chunk, starts[0], step_keys[0, 0], points
+        ("blocked_gibbs", thin, split_merges, keep), chunk, starts[0], step_keys[0, 0], points
     )
 
     def chain(index, advance):
@@ -90,7 +99,7 @@ def run(
         return jax.tree.map(lambda *parts: np.concatenate(parts)[warm:total], *out)
 
     results, run_seconds = run_chains(chain, chains, total, progress)
-    parameters, active = stack([r[:2] for r in results])
+    parameters, active, accepted = stack([r[:3] for r in results])
     tree = draws.build(
         posterior,
         parameters,
@@ -100,13 +109,15 @@ def run(
             "warmup": warmup,
             "draws_per_chain": draws_per_chain,
             "thin": thin,
+            "split_merges": split_merges,
             "keep_allocations": keep,
         },
         compile_seconds=compile_seconds,
         run_seconds=run_seconds,
-        sample_stats={"active_components": np.asarray(active)},
+        sample_stats={"active_components": np.asarray(active)}
+        | ({"accepted_moves": np.asarray(accepted)} if split_merges else {}),
     )
-    return with_allocations(tree, np.stack([r[2] for r in results]), num_components) if keep else tree
+    return with_allocations(tree, np.stack([r[3] for r in results]), num_components) if keep else tree
 
 
 def checked(posterior: Posterior) -> Conjugate:
@@ -114,21 +125,25 @@ def checked(posterior: Posterior) -> Conjugate:
     return conjugate_prior(posterior, "blocked_gibbs")
 
 
-def step(key: Array, state: State, points: Array, prior: Conjugate, posterior: Posterior) -> State:
-    """One sweep: allocations; labels, weights and components being integrated out; then everything given them.
+def step(key: Array, state: State, points: Array, prior: Conjugate, posterior: Posterior, moves: int = 0) -> State:
+    """One sweep: allocations; `moves` split-merge proposals and then the order of the components, weights and components
+    being integrated out; then everything given them.
 
-    ``z | w, mu, Sigma``; ``labels | a``; ``a, w | z``; ``mu, Sigma | z``; mean and kappa of the base measure.
+    ``z | w, mu, Sigma``; ``z | a``; ``labels | a``; ``a, w | z``; ``mu, Sigma | z``; mean and kappa of the base measure.
     """
     key_points, key_labels, key_weights, key_components, key_base = random.split(key, 5)
     old = state.parameters
     labels, statistics = allocate(key_points, posterior.mixture(old), points, prior.base)
-    order = permute(key_labels, statistics[0], old["concentration"], prior.weights)
-    counts, sums, squares = (leaf[order] for leaf in statistics)
-    labels = jnp.argsort(order)[labels]
     base = prior.base
     if prior.hyperprior is not None:
         base = base._replace(mean=old["base_mean"], kappa=old["kappa"])
-    about = conjugate.recentre(counts, sums, squares, base.mean - prior.base.mean, base)
+    statistics = conjugate.recentre(*statistics, base.mean - prior.base.mean, base)
+    places = _split_merge.of_allocations(lambda counts: LOG_ALLOCATIONS[prior.weights](counts, old["concentration"]))
+    tied, key_moves = base_measure.is_tied(prior.covariance), random.fold_in(key, 1)
+    moved = _split_merge.moves(key_moves, moves, labels, statistics, points - base.mean, base, tied, places)
+    order = permute(key_labels, moved.statistics[0], old["concentration"], prior.weights)
+    counts, *_ = about = tuple(leaf[order] for leaf in moved.statistics)
+    labels = jnp.argsort(order)[moved.labels]
     means, scale_trils = sample_components(key_components, about, base, prior)
     new = WEIGHTS[prior.weights](key_weights, counts, old["concentration"], prior)
     new |= {"means": means, "scale_trils": scale_trils}
@@ -136,7 +151,7 @@ def step(key: Array, state: State, points: Array, prior: Conjugate, posterior: P
         everybody = jnp.ones(len(counts), bool)
         mean, kappa = conjugate.sample_base(key_base, means, scale_trils, everybody, base.kappa, prior.hyperprior)
         new |= {"base_mean": mean, "kappa": kappa}
-    return State(new, labels)
+    return State(new, labels, moved.accepted)
 
 
 def allocate(
@@ -193,6 +208,15 @@ def log_allocations(counts: Array, a: Array) -> Array:
     return jnp.sum(jnp.log(a) + gammaln(1 + n) + gammaln(a + m) - gammaln(1 + a + n + m))
 
 
+def log_dirichlet_allocations(counts: Array, a: Array) -> Array:
+    """`log_allocations` under ``Dirichlet(a/K, .., a/K)``, up to what depends on a and N alone: ``()``.
+
+    ``sum_k log Gamma(n_k + a/K) - log Gamma(a/K)``.
+    """
+    share = a / len(counts)
+    return jnp.sum(gammaln(counts + share) - gammaln(share))
+
+
 def _sticks(key: Array, counts: Array, a: Array, prior: Conjugate) -> Parameters:
     """Sticks ``v_k | z ~ Beta(1 + n_k, a + sum_{j>k} n_j)``, then the concentration given them."""
     key_here, key_after, key_a = random.split(key, 3)
@@ -210,8 +234,7 @@ def _dirichlet(key: Array, counts: Array, a: Array, prior: Conjugate) -> Paramet
 
     def log_density(log_a):
         a = jnp.exp(log_a)
-        share = a / size
-        of_components = jnp.sum(gammaln(counts + share) - gammaln(share))
+        of_components = log_dirichlet_allocations(counts, a)
         return shape * log_a - rate * a + gammaln(a) - gammaln(a + counts.sum()) + of_components
 
     a = jnp.exp(concentration.slice_step(key_a, log_density, jnp.log(a)))
@@ -220,3 +243,4 @@ def _dirichlet(key: Array, counts: Array, a: Array, prior: Conjugate) -> Paramet
 
 
 WEIGHTS = {"sticks": _sticks, "dirichlet": _dirichlet}
+LOG_ALLOCATIONS = {"sticks": log_allocations, "dirichlet": log_dirichlet_allocations}
