@@ -50,8 +50,9 @@ def run(
     are doubled and the chunk of draws runs again: nothing is cut off. Each sweep is followed by `split_merges` proposals
     to split or merge whole clusters (Jain & Neal 2004, with independent allocations), without which modes that lie far
     away are never seen; `sample_stats/accepted_moves` counts those accepted since the last draw. `algorithm` is Neal's: 3
-    integrates the clusters' parameters out; 2 and 8 draw them, and mix more slowly; they differ in nothing else. Deterministic given `key`. Raises
-    `InputError` for an unknown algorithm, for models without a conjugate stick-breaking prior and for weighted points.
+    integrates the clusters' parameters out; 2 and 8 draw them, and mix more slowly; they differ in nothing else.
+    Deterministic given `key`. Raises `InputError` for an unknown algorithm, for models without a conjugate stick-breaking
+    prior and for weighted points.
     """
     if algorithm not in ALGORITHMS:
         raise InputError(f"gibbs: no algorithm {algorithm}; there are {', '.join(map(str, ALGORITHMS))} (Neal 2000)")
