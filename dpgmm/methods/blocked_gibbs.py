@@ -17,7 +17,7 @@ from .. import base_measure, clusters, concentration, conjugate, draws, mixture
 from ..errors import at_least
 from ..gaussian import BaseMeasure
 from ..posterior import Conjugate, Mixture, Parameters, Posterior
-from . import _split_merge
+from . import _collapsed, _split_merge
 from ._collapsed import sample_components
 from ._run import Progress, run_chains, stack
 from .gibbs import conjugate_prior, keeps, with_allocations
@@ -26,6 +26,9 @@ WORK = 20_000_000
 """Point-component pairs between two looks at the progress bar and at Ctrl-C, at most 100 draws."""
 PAIRS = 65_536
 """Point-component pairs evaluated at a time."""
+MOST = 3
+"""Components that a start occupies, at most. Splits find what is missing, however many points there are; two components
+that share one Gaussian's points take ages to become one where there are many."""
 
 
 class State(NamedTuple):
@@ -66,8 +69,9 @@ def run(
     length = int(np.clip(WORK // (size * num_components * thin), 1, 100))
     keep = keeps(keep_allocations, chains * draws_per_chain * size)
     key_start, key_chain = random.split(key)
-    initial = posterior.compile("initial", posterior.initial, key_start)[0]
-    starts = [State(initial(k), jnp.zeros(size, int), jnp.zeros((), int)) for k in random.split(key_start, chains)]
+    begin = lambda key, points: start(key, points, prior, posterior)
+    initial, start_seconds = posterior.compile("blocked_gibbs, start", begin, key_start, points)
+    starts = [initial(k, points) for k in random.split(key_start, chains)]
     label_type = np.min_scalar_type(num_components - 1)
 
     def draw(state, key, points):
@@ -112,7 +116,7 @@ def run(
             "split_merges": split_merges,
             "keep_allocations": keep,
         },
-        compile_seconds=compile_seconds,
+        compile_seconds=start_seconds + compile_seconds,
         run_seconds=run_seconds,
         sample_stats={"active_components": np.asarray(active)}
         | ({"accepted_moves": np.asarray(accepted)} if split_merges else {}),
@@ -125,33 +129,55 @@ def checked(posterior: Posterior) -> Conjugate:
     return conjugate_prior(posterior, "blocked_gibbs")
 
 
+def start(key: Array, points: Array, prior: Conjugate, posterior: Posterior) -> State:
+    """Dispersed start: the points nearest to each of 1 to `MOST` randomly chosen points are those of a component."""
+    key_sites, key_labels, key_rest = random.split(key, 3)
+    sites = posterior.initial(key_sites)
+    labels = _collapsed.start(key_labels, points, prior, min(MOST, len(sites["means"]))).labels
+    statistics = clusters.statistics(points - prior.base.mean, labels, len(sites["means"]), prior.base)
+    about = conjugate.recentre(*statistics, _base(sites, prior).mean - prior.base.mean, prior.base)
+    return State(_sites(key_rest, about, sites, prior), labels, jnp.zeros((), int))
+
+
 def step(key: Array, state: State, points: Array, prior: Conjugate, posterior: Posterior, moves: int = 0) -> State:
     """One sweep: allocations; `moves` split-merge proposals and then the order of the components, weights and components
     being integrated out; then everything given them.
 
     ``z | w, mu, Sigma``; ``z | a``; ``labels | a``; ``a, w | z``; ``mu, Sigma | z``; mean and kappa of the base measure.
     """
-    key_points, key_labels, key_weights, key_components, key_base = random.split(key, 5)
-    old = state.parameters
+    key_points, key_labels, key_sites = random.split(key, 3)
+    old, tied = state.parameters, base_measure.is_tied(prior.covariance)
     labels, statistics = allocate(key_points, posterior.mixture(old), points, prior.base)
-    base = prior.base
-    if prior.hyperprior is not None:
-        base = base._replace(mean=old["base_mean"], kappa=old["kappa"])
+    base = _base(old, prior)
     statistics = conjugate.recentre(*statistics, base.mean - prior.base.mean, base)
     places = _split_merge.of_allocations(lambda counts: LOG_ALLOCATIONS[prior.weights](counts, old["concentration"]))
-    tied, key_moves = base_measure.is_tied(prior.covariance), random.fold_in(key, 1)
-    moved = _split_merge.moves(key_moves, moves, labels, statistics, points - base.mean, base, tied, places)
+    key_moves, about = random.fold_in(key, 1), points - base.mean
+    moved = _split_merge.moves(key_moves, moves, labels, statistics, about, base, tied, places)
     order = permute(key_labels, moved.statistics[0], old["concentration"], prior.weights)
-    counts, *_ = about = tuple(leaf[order] for leaf in moved.statistics)
+    counts, sums, squares = (leaf[order] for leaf in moved.statistics)
     labels = jnp.argsort(order)[moved.labels]
-    means, scale_trils = sample_components(key_components, about, base, prior)
+    return State(_sites(key_sites, (counts, sums, squares), old, prior), labels, moved.accepted)
+
+
+def _base(sites: Parameters, prior: Conjugate) -> BaseMeasure:
+    """The base measure with the sites' mean and kappa, where they have them."""
+    if prior.hyperprior is None:
+        return prior.base
+    return prior.base._replace(mean=sites["base_mean"], kappa=sites["kappa"])
+
+
+def _sites(key: Array, statistics: tuple[Array, Array, Array], old: Parameters, prior: Conjugate) -> Parameters:
+    """Sites of the model given the allocations, whose statistics are about the base mean of the `old` sites."""
+    key_weights, key_components, key_base = random.split(key, 3)
+    base, counts = _base(old, prior), statistics[0]
+    means, scale_trils = sample_components(key_components, statistics, base, prior)
     new = WEIGHTS[prior.weights](key_weights, counts, old["concentration"], prior)
     new |= {"means": means, "scale_trils": scale_trils}
-    if prior.hyperprior is not None:
-        everybody = jnp.ones(len(counts), bool)
-        mean, kappa = conjugate.sample_base(key_base, means, scale_trils, everybody, base.kappa, prior.hyperprior)
-        new |= {"base_mean": mean, "kappa": kappa}
-    return State(new, labels, moved.accepted)
+    if prior.hyperprior is None:
+        return new
+    everybody = jnp.ones(len(counts), bool)
+    mean, kappa = conjugate.sample_base(key_base, means, scale_trils, everybody, base.kappa, prior.hyperprior)
+    return new | {"base_mean": mean, "kappa": kappa}
 
 
 def allocate(
