@@ -26,6 +26,7 @@ LAUNCH = 8_192
 NUMBERS = 262_144
 """Numbers of outer products held at a time while points are dealt."""
 
+Statistics = tuple[Array, Array, Array]
 Places = Callable[[Array, Array, Array, Array], Array]
 """``places(counts (K,), c, n_1, n_2) -> (K,)``: for every slot, the log prior of allocations with n_1 points in slot c and
 n_2 in this one, above that of all of them in slot c, as `counts` has them; minus infinity for slots that are taken."""
@@ -36,7 +37,7 @@ class Partition(NamedTuple):
     moves were accepted; and whether a move found no empty slot."""
 
     labels: Array
-    statistics: tuple[Array, Array, Array]
+    statistics: Statistics
     accepted: Array
     full: Array
 
@@ -79,17 +80,17 @@ def split_merge(key: Array, now: Partition, points: Array, base: BaseMeasure, ti
     c, d = labels[i], labels[j]
     together = c == d
     log_u = jnp.log(random.uniform(key_accept, dtype=points.dtype))
-    pair = tuple(jnp.stack([leaf[c], jnp.where(together, 0.0, leaf[d])]) for leaf in statistics)
-    whole = tuple(leaf.sum(0) for leaf in pair)
-    without = tuple(leaf.at[c].set(0.0).at[d].set(0.0) for leaf in statistics)
+    pair = jax.tree.map(lambda leaf: jnp.stack([leaf[c], jnp.where(together, 0.0, leaf[d])]), statistics)
+    whole: Statistics = jax.tree.map(lambda leaf: leaf.sum(0), pair)
+    without = jax.tree.map(lambda leaf: leaf.at[c].set(0.0).at[d].set(0.0), statistics)
     if tied:
         base = _given_others(without, base)
-    merged = tuple(leaf.at[c].set(one) for leaf, one in zip(without, whole, strict=True))
+    merged = jax.tree.map(lambda leaf, one: leaf.at[c].set(one), without, whole)
 
-    def log_gain(sides):
+    def log_gain(sides: Statistics):
         """Log odds of the two sides against the whole, and the log prior of every place of the second."""
         of_each = conjugate.log_evidence if tied else conjugate.log_marginal
-        log_prior = places(merged[0], c, *sides[0])
+        log_prior = places(merged[0], c, sides[0][0], sides[0][1])
         return jax.nn.logsumexp(log_prior) + of_each(*sides, base).sum() - conjugate.log_marginal(
             *whole, base
         ), log_prior
@@ -102,12 +103,12 @@ def split_merge(key: Array, now: Partition, points: Array, base: BaseMeasure, ti
         log_odds, log_prior = log_gain(of_sides)
         accept = log_u < jnp.where(together, log_odds - log_q, log_q - log_odds)
         e = random.categorical(key_place, log_prior)
-        split = tuple(m.at[c].set(s[0]).at[e].set(s[1]) for m, s in zip(merged, of_sides, strict=True))
+        split = jax.tree.map(lambda m, s: m.at[c].set(s[0]).at[e].set(s[1]), merged, of_sides)
         new = jnp.where(together, jnp.where(sides, e, labels), jnp.where(member, c, labels))
         pick = lambda a, b: jnp.where(accept, a, b)
         return Partition(
             pick(new, labels),
-            tuple(pick(jnp.where(together, s, m), now) for s, m, now in zip(split, merged, statistics, strict=True)),
+            jax.tree.map(lambda s, m, old: pick(jnp.where(together, s, m), old), split, merged, statistics),
             now.accepted + accept,
             now.full | (accept & together & (merged[0][e] > 0)),
         )
@@ -141,7 +142,7 @@ def of_allocations(log_prior: Callable[[Array], Array]) -> Places:
     return places
 
 
-def _given_others(others: tuple, base: BaseMeasure) -> BaseMeasure:
+def _given_others(others: Statistics, base: BaseMeasure) -> BaseMeasure:
     """The base measure of clusters with one covariance, once it has seen the scatter of the others."""
     seen = conjugate.update(*others, base, tied=True)
     return base._replace(df=seen.df[0], scale_tril=seen.scale_tril[0])

@@ -47,7 +47,7 @@ def run(
     warmup: int = 500,
     draws_per_chain: int = 1_000,
     thin: int = 1,
-    split_merges: int = 2,
+    split_merges: int = 3,
     keep_allocations: bool | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
