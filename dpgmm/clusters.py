@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.lax import dynamic_index_in_dim, dynamic_update_index_in_dim
 from jax.scipy.special import gammaln
 
 from . import conjugate
@@ -58,6 +59,12 @@ def statistics(points: Array, labels: Array, num_clusters: int, base: BaseMeasur
     return jax.lax.scan(add, totals, (rows, places.reshape(-1, chunk)))[0]
 
 
+def soft_statistics(points: Array, members: Array, base: BaseMeasure) -> tuple[Array, Array, Array]:
+    """`statistics` of points ``(N, D)`` that belong to K clusters to the degrees ``members (N, K)``, all at once."""
+    squares = jnp.tensordot(members, conjugate.product(points, points, base), axes=(0, 0))
+    return members.sum(0), members.T @ points, squares
+
+
 def build(counts: Array, sums: Array, squares: Array, base: BaseMeasure, tied: bool = False) -> Clusters:
     """Clusters of these statistics, with x measured from ``base.mean``, as everything here. `tied`: one covariance."""
     of_cluster = conjugate.update(counts, sums, squares, base, tied)
@@ -77,7 +84,7 @@ def empty(base: BaseMeasure) -> Clusters:
 def change(clusters: Clusters, k: Array, x: Array, sign: float, base: BaseMeasure, nobody: Clusters) -> Clusters:
     """The clusters with point x added to cluster k (`sign` 1) or removed from it (-1). `nobody` is `empty(base)`."""
     at = lambda leaf: k if len(leaf) == len(clusters.counts) else 0
-    one = jax.tree.map(lambda leaf: leaf[at(leaf)], clusters)
+    one = jax.tree.map(lambda leaf: dynamic_index_in_dim(leaf, at(leaf), keepdims=False), clusters)
     kappa = base.kappa + one.counts
     new_kappa, counts = kappa + sign, one.counts + sign
     c = sign * kappa / new_kappa
@@ -95,7 +102,7 @@ def change(clusters: Clusters, k: Array, x: Array, sign: float, base: BaseMeasur
         # The last point to leave takes its rounding errors with it, but for what others share.
         own = lambda a, b, leaf: jnp.where((counts > 0) | (len(leaf) != len(clusters.counts)), a, b)
         changed = jax.tree.map(own, changed, nobody, clusters)
-    table = jax.tree.map(lambda leaf, row: leaf.at[at(leaf)].set(row), clusters, changed)
+    table = jax.tree.map(lambda leaf, row: dynamic_update_index_in_dim(leaf, row, at(leaf), 0), clusters, changed)
     if len(clusters.dfs) == len(clusters.counts):
         return table
     return table._replace(offsets=_offset(table.dfs, base.kappa + table.counts, table.log_dets, base))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import random
 from joint import (
     BASE,
     STICKS,
@@ -18,7 +19,7 @@ from joint import (
 )
 
 from dpgmm import clusters, conjugate, sticks
-from dpgmm.methods import _collapsed, _split_merge
+from dpgmm.methods import _collapsed, _split_merge, blocked_gibbs
 
 
 def of_restaurant(rng, size=5):
@@ -121,15 +122,30 @@ SWEEP = Check(
 )
 
 
+def moved(key, s, places, capacity, moves=1):
+    about = s["points"] - BASE.mean
+    statistics = clusters.statistics(about, s["labels"], capacity, BASE)
+    return _split_merge.moves(key, moves, s["labels"], statistics, about, BASE, False, places)
+
+
 def split_step(key, s):
-    labels, _ = _split_merge.split_merge(key, s["labels"], s["points"], s["a"], BASE, 6)
-    return {"labels": labels}
+    return {"labels": moved(key, s, _split_merge.of_partitions(s["a"]), 6).labels}
 
 
 def proposal_of_unknown_probability(f, on):
     def wrong(*args):
-        sides, log_q = f(*args)
-        return sides, jnp.where(on, 0.0, log_q)
+        sides, log_q, statistics = f(*args)
+        return sides, jnp.where(on, 0.0, log_q), statistics
+
+    return wrong
+
+
+def anchors_are_dealt_too(f, on):
+    """The probability counts the two points that are not free to choose."""
+
+    def wrong(table, i, j, *rest):
+        away = lambda n: jnp.where(on, -1, n)
+        return f(table, i, j, *rest)[0], f(table, away(i), away(j), *rest)[1], f(table, i, j, *rest)[2]
 
     return wrong
 
@@ -139,16 +155,73 @@ def evidence_without_kappa(f, on):
     return lambda counts, sums, squares, base: f(counts, sums, squares, base) - 0.5 * on * jnp.log(base.kappa)
 
 
+def a_new_table_costs_nothing(f, on):
+    return lambda a: f(jnp.where(on, 1.0, a))
+
+
 SPLIT_MERGE = Check(
     of_restaurant,
     split_step,
     look_at_partition,
     [
-        (_split_merge, "_restricted", proposal_of_unknown_probability),
+        (_split_merge, "_deal", proposal_of_unknown_probability),
+        (_split_merge, "_deal", anchors_are_dealt_too),
         (conjugate, "log_marginal", evidence_without_kappa),
-        (_split_merge, "split_merge", a_new_table_is_free),
+        (_split_merge, "of_partitions", a_new_table_costs_nothing),
     ],
     steps=3,
+)
+
+
+def of_components(rng, size=4):
+    """Allocations to three components with sticks, and points."""
+    a = concentrations(rng)
+    labels = labels_of(rng, stick_weights(rng, a, 3)[1], size)
+    return {"a": a, "labels": labels, "points": points_of(rng, labels, *components(rng, 3))}
+
+
+def allocations_step(key, s):
+    log_prior = lambda counts: blocked_gibbs.log_allocations(counts, s["a"])
+    return {"labels": moved(key, s, _split_merge.of_allocations(log_prior), 3).labels}
+
+
+def look_at_allocations(s):
+    first = s["labels"][:, 0]
+    of_labels = {f"size of {k}": (s["labels"] == k).sum(axis=1) + 1e-3 * s["a"] for k in range(3)}
+    return look_at_partition(s) | of_labels | {"first": first + 1e-3 * s["a"], "first by a": first * s["a"]}
+
+
+def always_the_last_place(f, on):
+    """A new component's place is not drawn, but weighed as if it were."""
+
+    def wrong(log_prior):
+        right = f(log_prior)
+
+        def places(counts, *rest):
+            value = right(counts, *rest)
+            last = jnp.max(jnp.where(counts > 0, -1, jnp.arange(len(counts))))
+            put = jnp.where(jnp.arange(len(counts)) == last, jax.nn.logsumexp(value), -jnp.inf)
+            return jnp.where(on, put, value)
+
+        return places
+
+    return wrong
+
+
+def sticks_forgotten(f, on):
+    return lambda counts, a: jnp.where(on, 0.0, f(counts, a))
+
+
+ALLOCATIONS = Check(
+    of_components,
+    allocations_step,
+    look_at_allocations,
+    [
+        (_split_merge, "of_allocations", always_the_last_place),
+        (_split_merge, "_deal", proposal_of_unknown_probability),
+        (blocked_gibbs, "log_allocations", sticks_forgotten),
+    ],
+    steps=12,
 )
 
 
@@ -203,6 +276,39 @@ test_a_kernel_leaves_the_joint_distribution_alone, test_a_planted_bug_changes_it
     {
         "collapsed sweep": SWEEP,
         "split and merge": SPLIT_MERGE,
+        "split and merge of components": ALLOCATIONS,
         "weights of a partition": PARAMETERS,
     }
 )
+
+
+def a_launch(labels):
+    """What a proposal knows of the points 0 and 1, which set out, and of the others that `labels` has with them."""
+    points = jnp.asarray(np.random.default_rng(1).normal(size=(6, 1)) * 2)
+    member = jnp.isin(jnp.asarray(labels), jnp.asarray([labels[0], labels[1]]))
+    return points, member, _split_merge._launch(random.PRNGKey(0), 0, 1, member, points, BASE, False)
+
+
+def test_a_launch_does_not_know_how_the_points_are_divided():
+    once, again = a_launch([0, 0, 0, 0, 0, 7])[2], a_launch([2, 5, 5, 2, 5, 7])[2]
+    jax.tree.map(np.testing.assert_array_equal, once, again)
+
+
+def test_the_probability_of_a_split_is_how_often_it_is_proposed():
+    """Every division of four points between two, drawn 40,000 times, against q, and the q that a merge is weighed with."""
+    points, member, launched = a_launch([0] * 6)
+    member = member.at[5].set(False)
+    deal = jax.jit(
+        lambda free, present, u: _split_merge._deal(launched, 0, 1, free, present, member, u, points, BASE)[:2]
+    )
+    divisions = [jnp.array([False, True, *(bool(m >> n & 1) for n in range(3)), False]) for m in range(8)]
+    q = np.exp([float(deal(False, sides, jnp.zeros(6))[1]) for sides in divisions])
+    np.testing.assert_allclose(q.sum(), 1, rtol=1e-12)
+    assert q.min() > 1e-6
+    assert q.max() < 0.99
+    drawn, log_q = jax.vmap(lambda u: deal(True, jnp.zeros(6, bool), u))(random.uniform(random.PRNGKey(2), (40_000, 6)))
+    number = np.asarray(drawn[:, 2:5] @ (2 ** np.arange(3)))
+    np.testing.assert_array_equal(np.asarray(drawn)[:, [0, 1, 5]], [[False, True, False]] * len(number))
+    np.testing.assert_allclose(np.exp(log_q), q[number], rtol=1e-10)
+    found = np.bincount(number, minlength=8) / len(number)
+    assert np.abs((found - q) / np.sqrt(q * (1 - q) / len(number))).max() < 4

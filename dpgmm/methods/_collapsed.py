@@ -9,18 +9,21 @@ from jax import Array, random
 from .. import base_measure, clusters, concentration, conjugate
 from ..gaussian import BaseMeasure
 from ..posterior import Conjugate
-from . import _auxiliary
-from ._split_merge import split_merge
+from . import _auxiliary, _split_merge
 
 
 class State(NamedTuple):
-    """A partition, labels ``(N,)`` by first appearance, and the hyperparameters; `full` once a sweep ran out of slots."""
+    """A partition, labels ``(N,)`` by first appearance, and the hyperparameters; `full` once a sweep ran out of slots.
+
+    `accepted`: split-merge moves of the last step.
+    """
 
     labels: Array
     concentration: Array
     base_mean: Array
     kappa: Array
     full: Array
+    accepted: Array | int = 0
 
 
 class Kept(NamedTuple):
@@ -43,7 +46,7 @@ def start(key: Array, points: Array, prior: Conjugate, most: int) -> State:
     labels = jnp.argmin(jnp.where(jnp.arange(most)[:, None] < number, distance, jnp.inf), axis=0)
     a = random.gamma(key_a, prior.concentration.shape + 1, dtype=points.dtype) / prior.concentration.rate
     mean, kappa = (jnp.asarray(leaf, points.dtype) for leaf in (prior.base.mean, prior.base.kappa))
-    return State(by_appearance(labels, most), a, mean, kappa, jnp.asarray(False))
+    return State(by_appearance(labels, most), a, mean, kappa, jnp.asarray(False), jnp.zeros((), int))
 
 
 def step(
@@ -52,10 +55,10 @@ def step(
     points: Array,
     prior: Conjugate,
     capacity: int,
-    split_merges: int = 0,
+    moves: int = 0,
     algorithm: int = 3,
 ) -> State:
-    """A sweep, `split_merges` proposals, then the concentration, then the base measure where it has a prior.
+    """A sweep, `moves` split-merge proposals, then the concentration, then the base measure where it has a prior.
 
     The sweep is `algorithm` 2, 3 or 8 of Neal (2000). Labels stay below `capacity`.
     """
@@ -64,18 +67,14 @@ def step(
     tied = base_measure.is_tied(prior.covariance)
     given = key_sweep, state.labels, points, state.concentration, base, capacity, tied
     labels, full = sweep(*given) if algorithm == 3 else _auxiliary.sweep(*given, algorithm)
-    if split_merges and points.shape[0] > 1:
-
-        def move(i, carry):
-            labels, full = carry
-            key_split = random.fold_in(key_moves, i)
-            labels, out = split_merge(key_split, labels, points, state.concentration, base, capacity, tied)
-            return labels, full | out
-
-        labels, full = jax.lax.fori_loop(0, split_merges, move, (labels, full))
-    labels = by_appearance(labels, capacity)
+    centred = points - base.mean
+    statistics = clusters.statistics(centred, labels, capacity, base) if moves else ()
+    places = _split_merge.of_partitions(state.concentration)
+    moved = _split_merge.moves(key_moves, moves, labels, statistics, centred, base, tied, places)
+    labels = by_appearance(moved.labels, capacity)
     a = concentration.given_clusters(key_a, state.concentration, labels.max() + 1, points.shape[0], prior.concentration)
-    state = State(labels, a, state.base_mean, state.kappa, state.full | full)
+    full = state.full | full | moved.full
+    state = State(labels, a, state.base_mean, state.kappa, full, moved.accepted)
     return state if prior.hyperprior is None else _sample_base(key_base, state, points, prior, capacity)
 
 
@@ -90,25 +89,38 @@ def sweep(
     """
     centred = points - base.mean
     base = base._replace(mean=jnp.zeros_like(base.mean))
-    nobody = clusters.empty(base)
-    log_a = jnp.log(a)
-
-    def seat(carry, xs):
-        table, full = carry
-        x, z, u = xs
-        table = clusters.change(table, z, x, -1, base, nobody)
-        free = jnp.argmin(table.counts)
-        log_seats = jnp.log(table.counts).at[free].set(log_a)
-        log_p = log_seats + clusters.log_predictive(table, x, base)
-        p = jnp.cumsum(jnp.exp(log_p - log_p.max()))
-        z = jnp.minimum(jnp.sum(p < u * p[-1]), capacity - 1)
-        full |= table.counts[free] > 0
-        return (clusters.change(table, z, x, 1, base, nobody), full), z
-
     table = clusters.build(*clusters.statistics(centred, labels, capacity, base), base, tied)
     uniforms = random.uniform(key, labels.shape, points.dtype)
-    (table, full), labels = jax.lax.scan(seat, (table, jnp.asarray(False)), (centred, labels, uniforms))
+    (table, full), labels = _seats(table, jnp.log(a), base, clusters.empty(base), centred, labels, uniforms)
     return labels, full | (table.counts > 0).all()
+
+
+def _seats(table: clusters.Clusters, log_a: Array, base: BaseMeasure, nobody: clusters.Clusters, *rows: Array):
+    """The sweep's loop over points, labels and uniform numbers: ``(clusters, whether slots ran out), labels``."""
+    places = jnp.arange(len(table.counts))
+
+    def seat(carry, row):
+        table, full = carry
+        x, z, u = row
+        table = clusters.change(table, z, x, -1, base, nobody)
+        free = jnp.argmin(table.counts)
+        log_seats = jnp.where(places == free, log_a, jnp.log(table.counts))
+        log_p = log_seats + clusters.log_predictive(table, x, base)
+        p = _summed(jnp.exp(log_p - log_p.max()))
+        z = jnp.minimum(jnp.sum(p < u * p[-1]), len(places) - 1)
+        full |= jnp.min(table.counts) > 0
+        return (clusters.change(table, z, x, 1, base, nobody), full), z
+
+    return jax.lax.scan(seat, (table, jnp.asarray(False)), rows)
+
+
+def _summed(p: Array) -> Array:
+    """Cumulative sums by doubling steps: `jnp.cumsum` is slow on a few numbers."""
+    places, step = jnp.arange(len(p)), 1
+    while step < len(p):
+        p = p + jnp.where(places >= step, jnp.roll(p, step), 0.0)
+        step *= 2
+    return p
 
 
 def base_of(state: State | Kept, prior: Conjugate) -> BaseMeasure:

@@ -1,4 +1,14 @@
-"""Split-merge moves of partitions: whole clusters at once, where moving point by point would take ages."""
+"""Split-merge moves of partitions: whole clusters at once, where moving point by point would take ages.
+
+A proposal looks at every point once and independently of the others, so that it is one vectorised pass over any number of
+points, and its probability is a product. What it needs to deal the points well, two clusters fitted to them, is found by a
+launch that knows the two points and the set to be divided, and nothing of how it is divided at present: it cancels from
+the odds, whatever it does. The same moves serve partitions without labels and allocations to labelled components, which
+differ in the prior of where a new cluster stands alone.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,76 +19,182 @@ from jax.scipy.special import gammaln
 from .. import clusters, conjugate
 from ..gaussian import BaseMeasure
 
-SCANS = 2
-"""Restricted Gibbs scans before the one that proposes."""
+SCANS = 4
+"""Steps of expectation-maximisation in a launch."""
+LAUNCH = 8_192
+"""Points that a launch looks at, at most."""
+NUMBERS = 262_144
+"""Numbers of outer products held at a time while points are dealt."""
+
+Statistics = tuple[Array, Array, Array]
+Places = Callable[[Array, Array, Array, Array], Array]
+"""``places(counts (K,), c, n_1, n_2) -> (K,)``: for every slot, the log prior of allocations with n_1 points in slot c and
+n_2 in this one, above that of all of them in slot c, as `counts` has them; minus infinity for slots that are taken."""
 
 
-def split_merge(
-    key: Array, labels: Array, points: Array, a: Array, base: BaseMeasure, capacity: int, tied: bool = False
-) -> tuple[Array, Array]:
+class Partition(NamedTuple):
+    """Labels ``(N,)``; the clusters' statistics, ``(K,)``, ``(K, D)`` and ``(K, B, d, d)``, about the base mean; how many
+    moves were accepted; and whether a move found no empty slot."""
+
+    labels: Array
+    statistics: Statistics
+    accepted: Array
+    full: Array
+
+
+def moves(
+    key: Array,
+    number: int,
+    labels: Array,
+    statistics: tuple,
+    points: Array,
+    base: BaseMeasure,
+    tied: bool,
+    places: Places,
+) -> Partition:
+    """`number` proposals of `split_merge`, one after the other; `points` and `statistics` are about ``base.mean``."""
+    base = base._replace(mean=jnp.zeros_like(base.mean))
+    start = Partition(labels, statistics, jnp.zeros((), int), jnp.asarray(False))
+    if number == 0 or len(points) < 2:
+        return start
+    body = lambda i, now: split_merge(random.fold_in(key, i), now, points, base, tied, places)
+    return jax.lax.fori_loop(0, number, body, start)
+
+
+def split_merge(key: Array, now: Partition, points: Array, base: BaseMeasure, tied: bool, places: Places) -> Partition:
     """One Metropolis-Hastings proposal: two random points' common cluster is split, or their two clusters are merged.
 
-    Points of those clusters are dealt to two sides at random, improved by `SCANS` restricted Gibbs scans (the launch state),
-    and one more scan, of probability q, proposes the split; a merge is weighed against the same scan forced back to the
-    present sides. A split is accepted with odds ``a Gamma(n_1) Gamma(n_2) m(x_1) m(x_2) / (Gamma(n) m(x) q)``, m being a
-    cluster's evidence; for clusters that share one covariance (`tied`), given the other clusters. Returns labels, and
-    whether no slot was empty. Source: Jain & Neal (2004), section 3.2.
+    Points i and j, drawn from all pairs, are the first of the two sides, and every other point n of their clusters goes to
+    the side of j with probability ``p_n``, independently, which the `_launch` has found. With q the probability of the
+    sides, a split is accepted with odds ``sum_e p(z_e) m(x_1) m(x_2) / (p(z) m(x) q)``, and a merge with the inverse: m is a
+    cluster's evidence, z the allocations with all points in one slot, z_e those with the side of j in the empty slot e,
+    which is drawn from ``p(z_e)``. For clusters that share one covariance (`tied`) evidences are given the other clusters.
+    As ``q <= 1``, a merge that would be rejected even with ``q = 1`` is rejected before any point is looked at. Source:
+    Jain & Neal (2004), section 3.1, with independent allocations; a launch by Gibbs scans is theirs.
     """
-    key_pair, key_deal, key_scan, key_accept = random.split(key, 4)
-    centred = points - base.mean
-    base = base._replace(mean=jnp.zeros_like(base.mean))
+    key_i, key_j, key_launch, key_sides, key_place, key_accept = random.split(key, 6)
+    labels, statistics = now.labels, now.statistics
     size = labels.shape[0]
-    i = random.randint(key_pair, (), 0, size)
-    j = (i + random.randint(random.fold_in(key_pair, 1), (), 1, size)) % size
-    together = labels[i] == labels[j]
-    member = (labels == labels[i]) | (labels == labels[j])
-    loose = member.at[i].set(False).at[j].set(False)
+    i = random.randint(key_i, (), 0, size)
+    j = (i + random.randint(key_j, (), 1, size)) % size
+    c, d = labels[i], labels[j]
+    together = c == d
+    log_u = jnp.log(random.uniform(key_accept, dtype=points.dtype))
+    pair = jax.tree.map(lambda leaf: jnp.stack([leaf[c], jnp.where(together, 0.0, leaf[d])]), statistics)
+    whole: Statistics = jax.tree.map(lambda leaf: leaf.sum(0), pair)
+    without = jax.tree.map(lambda leaf: leaf.at[c].set(0.0).at[d].set(0.0), statistics)
     if tied:
-        base = _given_others(jnp.where(member, -1, labels), centred, base, capacity)
-    fixed = lambda sides: jnp.where(member, sides, -1).at[i].set(0).at[j].set(1)
-    sides = fixed(random.bernoulli(key_deal, shape=(size,)).astype(labels.dtype))
-    # For a split the present sides mean nothing, and none is forced.
-    present = fixed((labels == labels[j]).astype(labels.dtype))
-    for scan in range(SCANS):
-        sides, _ = _restricted(random.fold_in(key_scan, scan), sides, sides, False, loose, centred, base, tied)
-    sides, log_q = _restricted(key_scan, sides, present, ~together, loose, centred, base, tied)
-    counts, sums, squares = clusters.statistics(centred, sides, 2, base)
-    of_each = conjugate.log_evidence if tied else conjugate.log_marginal
-    evidence = of_each(counts, sums, squares, base).sum()
-    whole = conjugate.log_marginal(counts.sum(), sums.sum(0), squares.sum(0), base)
-    log_split = jnp.log(a) + gammaln(counts).sum() - gammaln(counts.sum()) + evidence - whole - log_q
-    occupied = jnp.zeros(capacity, bool).at[labels].set(True)
-    apart = jnp.where(sides == 1, jnp.argmin(occupied), labels)
-    proposal = jnp.where(together, apart, jnp.where(member, labels[i], labels))
-    accept = jnp.log(random.uniform(key_accept, dtype=a.dtype)) < jnp.where(together, log_split, -log_split)
-    return jnp.where(accept, proposal, labels), accept & together & occupied.all()
+        base = _given_others(without, base)
+    merged = jax.tree.map(lambda leaf, one: leaf.at[c].set(one), without, whole)
+
+    def log_gain(sides: Statistics):
+        """Log odds of the two sides against the whole, and the log prior of every place of the second."""
+        of_each = conjugate.log_evidence if tied else conjugate.log_marginal
+        log_prior = places(merged[0], c, sides[0][0], sides[0][1])
+        return jax.nn.logsumexp(log_prior) + of_each(*sides, base).sum() - conjugate.log_marginal(
+            *whole, base
+        ), log_prior
+
+    def propose(_):
+        member = (labels == c) | (labels == d)
+        launched = _launch(key_launch, i, j, member, points, base, tied)
+        uniforms = random.uniform(key_sides, labels.shape, points.dtype)
+        sides, log_q, of_sides = _deal(launched, i, j, together, labels == d, member, uniforms, points, base)
+        log_odds, log_prior = log_gain(of_sides)
+        accept = log_u < jnp.where(together, log_odds - log_q, log_q - log_odds)
+        e = random.categorical(key_place, log_prior)
+        split = jax.tree.map(lambda m, s: m.at[c].set(s[0]).at[e].set(s[1]), merged, of_sides)
+        new = jnp.where(together, jnp.where(sides, e, labels), jnp.where(member, c, labels))
+        pick = lambda a, b: jnp.where(accept, a, b)
+        return Partition(
+            pick(new, labels),
+            jax.tree.map(lambda s, m, old: pick(jnp.where(together, s, m), old), split, merged, statistics),
+            now.accepted + accept,
+            now.full | (accept & together & (merged[0][e] > 0)),
+        )
+
+    # The sides that are, where they are two.
+    hopeless = ~together & (log_u >= -log_gain(pair)[0])
+    return jax.lax.cond(hopeless, lambda _: now, propose, None)
 
 
-def _given_others(labels: Array, points: Array, base: BaseMeasure, capacity: int) -> BaseMeasure:
-    """The base measure of clusters with one covariance, once it has seen the scatter of those labelled 0 or more."""
-    others = conjugate.update(*clusters.statistics(points, labels, capacity, base), base, tied=True)
-    return base._replace(df=others.df[0], scale_tril=others.scale_tril[0])
+def of_partitions(a: Array) -> Places:
+    """`Places` of the Chinese restaurant process: slots mean nothing, and the first empty one is taken.
+
+    ``log a + log Gamma(n_1) + log Gamma(n_2) - log Gamma(n_1 + n_2)``. Where no slot is empty some slot has it all the same.
+    """
+
+    def places(counts, c, n_1, n_2):
+        value = jnp.log(a) + gammaln(n_1) + gammaln(n_2) - gammaln(n_1 + n_2)
+        return jnp.where(jnp.arange(len(counts)) == jnp.argmin(counts), value, -jnp.inf)
+
+    return places
 
 
-def _restricted(key, sides, present, forced, loose, points, base, tied) -> tuple[Array, Array]:
-    """One scan of the `loose` points over two clusters: new sides, sampled or `forced` to the present ones, and log q."""
-    nobody = clusters.empty(base)
+def of_allocations(log_prior: Callable[[Array], Array]) -> Places:
+    """`Places` of labelled components, `log_prior` of their counts ``(K,)``, weights integrated out, being ``()``."""
 
-    def seat(carry, xs):
-        table, log_q = carry
-        x, side, now, free, u = xs
-        without = clusters.change(table, side, x, -1, base, nobody)
-        log_p = jnp.log(without.counts) + clusters.log_predictive(without, x, base)
-        log_odds = log_p[1] - log_p[0]
-        new = jnp.where(forced, now, jnp.log(u) < log_sigmoid(log_odds))
-        moved = clusters.change(without, new, x, 1, base, nobody)
-        table = jax.tree.map(lambda m, t: jnp.where(free, m, t), moved, table)
-        chosen = log_sigmoid(jnp.where(new == 1, log_odds, -log_odds))
-        return (table, log_q + jnp.where(free, chosen, 0.0)), jnp.where(free, new, side)
+    def places(counts, c, n_1, n_2):
+        at = lambda e: log_prior(counts.at[c].set(n_1).at[e].set(n_2))
+        value = jax.vmap(at)(jnp.arange(len(counts))) - log_prior(counts)
+        return jnp.where(counts > 0, -jnp.inf, value)
 
-    table = clusters.build(*clusters.statistics(points, sides, 2, base), base, tied)
-    uniforms = random.uniform(key, sides.shape, points.dtype)
-    (_, log_q), sides = jax.lax.scan(
-        seat, (table, jnp.zeros((), points.dtype)), (points, sides, present, loose, uniforms)
-    )
-    return sides, log_q
+    return places
+
+
+def _given_others(others: Statistics, base: BaseMeasure) -> BaseMeasure:
+    """The base measure of clusters with one covariance, once it has seen the scatter of the others."""
+    seen = conjugate.update(*others, base, tied=True)
+    return base._replace(df=seen.df[0], scale_tril=seen.scale_tril[0])
+
+
+def _launch(
+    key: Array, i: Array, j: Array, member: Array, points: Array, base: BaseMeasure, tied: bool
+) -> clusters.Clusters:
+    """Two clusters of the members, found by `SCANS` soft allocations that set out from points i and j alone.
+
+    Where there are more than `LAUNCH` points it looks at that many, drawn at random.
+    """
+    size = len(points)
+    rows, weights = points, member.astype(points.dtype)
+    if size > LAUNCH:
+        drawn = random.randint(key, (LAUNCH,), 0, size)
+        rows, weights = points[drawn], weights[drawn]
+    ends = jnp.stack([points[i], points[j]])
+    table = clusters.build(jnp.ones(2, points.dtype), ends, conjugate.product(ends, ends, base), base, tied)
+    for _ in range(SCANS):
+        second = jax.nn.sigmoid(_log_odds(table, rows, base))
+        seen = clusters.soft_statistics(rows, weights[:, None] * jnp.stack([1 - second, second], axis=1), base)
+        table = clusters.build(*seen, base, tied)
+    return table
+
+
+def _log_odds(table: clusters.Clusters, points: Array, base: BaseMeasure) -> Array:
+    """Log odds of the second of two clusters, for every point: ``(N,)``."""
+    log_p = jax.vmap(clusters.log_predictive, (None, 0, None))(table, points, base) + jnp.log1p(table.counts)
+    return log_p[:, 1] - log_p[:, 0]
+
+
+def _deal(table, i, j, free, present, member, uniforms, points, base) -> tuple[Array, Array, tuple]:
+    """Sides of the members, drawn where `free`, else the `present` ones; the log probability q; the sides' statistics."""
+    size, (blocks, block, _) = len(points), conjugate.shape_of(base)
+    chunk = max(1, min(size, NUMBERS // (2 * blocks * block * block)))
+    rows = jnp.arange(size), points, member, present, uniforms
+    rows = tuple(jnp.pad(r, ((0, -size % chunk), *((0, 0),) * (r.ndim - 1))) for r in rows)
+    rows = tuple(r.reshape(-1, chunk, *r.shape[1:]) for r in rows)
+
+    def some(total, row):
+        n, x, member, present, u = row
+        log_odds = _log_odds(table, x, base)
+        second = jnp.where(free, jnp.log(u) < log_sigmoid(log_odds), present)
+        loose = member & (n != i) & (n != j)
+        second = member & ((second & (n != i)) | (n == j))
+        log_q = jnp.sum(jnp.where(loose, log_sigmoid(jnp.where(second, log_odds, -log_odds)), 0.0))
+        members = jnp.stack([member & ~second, second], axis=1).astype(x.dtype)
+        new = log_q, clusters.soft_statistics(x, members, base)
+        return jax.tree.map(jnp.add, total, new), second
+
+    zeros = jnp.zeros((2, points.shape[1]), points.dtype)
+    total = jnp.zeros((), points.dtype), (zeros[:, 0], zeros, conjugate.product(zeros, zeros, base))
+    (log_q, of_sides), second = jax.lax.scan(some, total, rows)
+    return second.reshape(-1)[:size], log_q, of_sides

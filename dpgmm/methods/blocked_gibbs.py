@@ -13,10 +13,11 @@ import xarray as xr
 from jax import Array, random
 from jax.scipy.special import gammaln
 
-from .. import clusters, concentration, conjugate, draws, mixture
+from .. import base_measure, clusters, concentration, conjugate, draws, mixture
 from ..errors import at_least
 from ..gaussian import BaseMeasure
 from ..posterior import Conjugate, Mixture, Parameters, Posterior
+from . import _collapsed, _split_merge
 from ._collapsed import sample_components
 from ._run import Progress, run_chains, stack
 from .gibbs import conjugate_prior, keeps, with_allocations
@@ -25,13 +26,17 @@ WORK = 20_000_000
 """Point-component pairs between two looks at the progress bar and at Ctrl-C, at most 100 draws."""
 PAIRS = 65_536
 """Point-component pairs evaluated at a time."""
+MOST = 3
+"""Components that a start occupies, at most. Splits find what is missing, however many points there are; two components
+that share one Gaussian's points take ages to become one where there are many."""
 
 
 class State(NamedTuple):
-    """Sites of the model, and the allocations ``(N,)`` that they were drawn given."""
+    """Sites of the model, and the allocations ``(N,)`` that they were drawn given. `accepted`: moves of the last step."""
 
     parameters: Parameters
     labels: Array
+    accepted: Array | int = 0
 
 
 def run(
@@ -42,6 +47,7 @@ def run(
     warmup: int = 500,
     draws_per_chain: int = 1_000,
     thin: int = 1,
+    split_merges: int = 3,
     keep_allocations: bool | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
@@ -49,11 +55,13 @@ def run(
 
     `posterior/allocations` (chain, draw, obs), in the smallest integer type, are those that the draw's components were
     drawn given; by default they are kept where they are at most 256 million. `occupied_clusters` is the number of
-    components that they occupy. Deterministic given `key`. Raises `InputError` for models without a conjugate prior and for
+    components that they occupy. After the allocations of each sweep come `split_merges` proposals to split or merge whole
+    components, weights and components being integrated out; `sample_stats/accepted_moves` counts those accepted since the
+    last draw. Deterministic given `key`. Raises `InputError` for models without a conjugate prior and for
     weighted points.
     """
     at_least("blocked_gibbs", 1, chains=chains, draws_per_chain=draws_per_chain, thin=thin)
-    at_least("blocked_gibbs", 0, warmup=warmup)
+    at_least("blocked_gibbs", 0, warmup=warmup, split_merges=split_merges)
     prior = checked(posterior)
     num_components = int(posterior.options["truncation"])
     points = jnp.asarray(posterior.data.points, jax.dtypes.canonicalize_dtype(float))
@@ -61,22 +69,27 @@ def run(
     length = int(np.clip(WORK // (size * num_components * thin), 1, 100))
     keep = keeps(keep_allocations, chains * draws_per_chain * size)
     key_start, key_chain = random.split(key)
-    initial = posterior.compile("initial", posterior.initial, key_start)[0]
-    starts = [State(initial(k), jnp.zeros(size, int)) for k in random.split(key_start, chains)]
+    begin = lambda key, points: start(key, points, prior, posterior)
+    initial, start_seconds = posterior.compile("blocked_gibbs, start", begin, key_start, points)
+    starts = [initial(k, points) for k in random.split(key_start, chains)]
     label_type = np.min_scalar_type(num_components - 1)
 
     def draw(state, key, points):
-        body = lambda i, s: step(random.fold_in(key, i), s, points, prior, posterior)
-        state = jax.lax.fori_loop(0, thin, body, state)
+        def body(i, carry):
+            state, accepted = carry
+            state = step(random.fold_in(key, i), state, points, prior, posterior, split_merges)
+            return state, accepted + state.accepted
+
+        state, accepted = jax.lax.fori_loop(0, thin, body, (state, jnp.zeros((), int)))
         active = (jnp.zeros(num_components, int).at[state.labels].add(1) > 0).sum()
         labels = state.labels.astype(label_type) if keep else jnp.zeros(0, label_type)
-        return state, (state.parameters, active, labels)
+        return state, (state.parameters, active, accepted, labels)
 
     chunk = lambda state, keys, points: jax.lax.scan(lambda s, key: draw(s, key, points), state, keys)
     warm, total = -(-warmup // thin), -(-warmup // thin) + draws_per_chain
     step_keys = random.split(key_chain, (chains, -(-total // length), length))
     compiled, compile_seconds = posterior.compile(
-        ("blocked_gibbs", thin, keep), chunk, starts[0], step_keys[0, 0], points
+        ("blocked_gibbs", thin, split_merges, keep), chunk, starts[0], step_keys[0, 0], points
     )
 
     def chain(index, advance):
@@ -90,7 +103,7 @@ def run(
         return jax.tree.map(lambda *parts: np.concatenate(parts)[warm:total], *out)
 
     results, run_seconds = run_chains(chain, chains, total, progress)
-    parameters, active = stack([r[:2] for r in results])
+    parameters, active, accepted = stack([r[:3] for r in results])
     tree = draws.build(
         posterior,
         parameters,
@@ -100,14 +113,16 @@ def run(
             "warmup": warmup,
             "draws_per_chain": draws_per_chain,
             "thin": thin,
+            "split_merges": split_merges,
             "keep_allocations": keep,
         },
-        compile_seconds=compile_seconds,
+        compile_seconds=start_seconds + compile_seconds,
         run_seconds=run_seconds,
         moves_labels=True,
-        sample_stats={"occupied_clusters": np.asarray(active)},
+        sample_stats={"occupied_clusters": np.asarray(active)}
+        | ({"accepted_moves": np.asarray(accepted)} if split_merges else {}),
     )
-    return with_allocations(tree, np.stack([r[2] for r in results]), num_components) if keep else tree
+    return with_allocations(tree, np.stack([r[3] for r in results]), num_components) if keep else tree
 
 
 def checked(posterior: Posterior) -> Conjugate:
@@ -115,29 +130,55 @@ def checked(posterior: Posterior) -> Conjugate:
     return conjugate_prior(posterior, "blocked_gibbs")
 
 
-def step(key: Array, state: State, points: Array, prior: Conjugate, posterior: Posterior) -> State:
-    """One sweep: allocations; labels, weights and components being integrated out; then everything given them.
+def start(key: Array, points: Array, prior: Conjugate, posterior: Posterior) -> State:
+    """Dispersed start: the points nearest to each of 1 to `MOST` randomly chosen points are those of a component."""
+    key_sites, key_labels, key_rest = random.split(key, 3)
+    sites = posterior.initial(key_sites)
+    labels = _collapsed.start(key_labels, points, prior, min(MOST, len(sites["means"]))).labels
+    statistics = clusters.statistics(points - prior.base.mean, labels, len(sites["means"]), prior.base)
+    about = conjugate.recentre(*statistics, _base(sites, prior).mean - prior.base.mean, prior.base)
+    return State(_sites(key_rest, about, sites, prior), labels, jnp.zeros((), int))
 
-    ``z | w, mu, Sigma``; ``labels | a``; ``a, w | z``; ``mu, Sigma | z``; mean and kappa of the base measure.
+
+def step(key: Array, state: State, points: Array, prior: Conjugate, posterior: Posterior, moves: int = 0) -> State:
+    """One sweep: allocations; `moves` split-merge proposals and then the order of the components, weights and components
+    being integrated out; then everything given them.
+
+    ``z | w, mu, Sigma``; ``z | a``; ``labels | a``; ``a, w | z``; ``mu, Sigma | z``; mean and kappa of the base measure.
     """
-    key_points, key_labels, key_weights, key_components, key_base = random.split(key, 5)
-    old = state.parameters
+    key_points, key_labels, key_sites = random.split(key, 3)
+    old, tied = state.parameters, base_measure.is_tied(prior.covariance)
     labels, statistics = allocate(key_points, posterior.mixture(old), points, prior.base)
-    order = permute(key_labels, statistics[0], old["concentration"], prior.weights)
-    counts, sums, squares = (leaf[order] for leaf in statistics)
-    labels = jnp.argsort(order)[labels]
-    base = prior.base
-    if prior.hyperprior is not None:
-        base = base._replace(mean=old["base_mean"], kappa=old["kappa"])
-    about = conjugate.recentre(counts, sums, squares, base.mean - prior.base.mean, base)
-    means, scale_trils = sample_components(key_components, about, base, prior)
+    base = _base(old, prior)
+    statistics = conjugate.recentre(*statistics, base.mean - prior.base.mean, base)
+    places = _split_merge.of_allocations(lambda counts: LOG_ALLOCATIONS[prior.weights](counts, old["concentration"]))
+    key_moves, about = random.fold_in(key, 1), points - base.mean
+    moved = _split_merge.moves(key_moves, moves, labels, statistics, about, base, tied, places)
+    order = permute(key_labels, moved.statistics[0], old["concentration"], prior.weights)
+    counts, sums, squares = (leaf[order] for leaf in moved.statistics)
+    labels = jnp.argsort(order)[moved.labels]
+    return State(_sites(key_sites, (counts, sums, squares), old, prior), labels, moved.accepted)
+
+
+def _base(sites: Parameters, prior: Conjugate) -> BaseMeasure:
+    """The base measure with the sites' mean and kappa, where they have them."""
+    if prior.hyperprior is None:
+        return prior.base
+    return prior.base._replace(mean=sites["base_mean"], kappa=sites["kappa"])
+
+
+def _sites(key: Array, statistics: tuple[Array, Array, Array], old: Parameters, prior: Conjugate) -> Parameters:
+    """Sites of the model given the allocations, whose statistics are about the base mean of the `old` sites."""
+    key_weights, key_components, key_base = random.split(key, 3)
+    base, counts = _base(old, prior), statistics[0]
+    means, scale_trils = sample_components(key_components, statistics, base, prior)
     new = WEIGHTS[prior.weights](key_weights, counts, old["concentration"], prior)
     new |= {"means": means, "scale_trils": scale_trils}
-    if prior.hyperprior is not None:
-        everybody = jnp.ones(len(counts), bool)
-        mean, kappa = conjugate.sample_base(key_base, means, scale_trils, everybody, base.kappa, prior.hyperprior)
-        new |= {"base_mean": mean, "kappa": kappa}
-    return State(new, labels)
+    if prior.hyperprior is None:
+        return new
+    everybody = jnp.ones(len(counts), bool)
+    mean, kappa = conjugate.sample_base(key_base, means, scale_trils, everybody, base.kappa, prior.hyperprior)
+    return new | {"base_mean": mean, "kappa": kappa}
 
 
 def allocate(
@@ -194,6 +235,15 @@ def log_allocations(counts: Array, a: Array) -> Array:
     return jnp.sum(jnp.log(a) + gammaln(1 + n) + gammaln(a + m) - gammaln(1 + a + n + m))
 
 
+def log_dirichlet_allocations(counts: Array, a: Array) -> Array:
+    """`log_allocations` under ``Dirichlet(a/K, .., a/K)``, up to what depends on a and N alone: ``()``.
+
+    ``sum_k log Gamma(n_k + a/K) - log Gamma(a/K)``.
+    """
+    share = a / len(counts)
+    return jnp.sum(gammaln(counts + share) - gammaln(share))
+
+
 def _sticks(key: Array, counts: Array, a: Array, prior: Conjugate) -> Parameters:
     """Sticks ``v_k | z ~ Beta(1 + n_k, a + sum_{j>k} n_j)``, then the concentration given them."""
     key_here, key_after, key_a = random.split(key, 3)
@@ -211,8 +261,7 @@ def _dirichlet(key: Array, counts: Array, a: Array, prior: Conjugate) -> Paramet
 
     def log_density(log_a):
         a = jnp.exp(log_a)
-        share = a / size
-        of_components = jnp.sum(gammaln(counts + share) - gammaln(share))
+        of_components = log_dirichlet_allocations(counts, a)
         return shape * log_a - rate * a + gammaln(a) - gammaln(a + counts.sum()) + of_components
 
     a = jnp.exp(concentration.slice_step(key_a, log_density, jnp.log(a)))
@@ -221,3 +270,4 @@ def _dirichlet(key: Array, counts: Array, a: Array, prior: Conjugate) -> Paramet
 
 
 WEIGHTS = {"sticks": _sticks, "dirichlet": _dirichlet}
+LOG_ALLOCATIONS = {"sticks": log_allocations, "dirichlet": log_dirichlet_allocations}

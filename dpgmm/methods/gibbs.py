@@ -36,7 +36,7 @@ def run(
     warmup: int = 500,
     draws_per_chain: int = 1_000,
     thin: int = 1,
-    split_merges: int = 0,
+    split_merges: int = 5,
     algorithm: int = 3,
     keep_allocations: bool | None = None,
     progress: Progress | None = None,
@@ -48,9 +48,11 @@ def run(
     covariance drawn given the partition; components beyond the clusters are draws from the prior, the last one taking the
     weight that is left. `occupied_clusters` is the number of clusters. If clusters outnumber the slots for them, slots
     are doubled and the chunk of draws runs again: nothing is cut off. Each sweep is followed by `split_merges` proposals
-    to split or merge whole clusters (Jain & Neal 2004). `algorithm` is Neal's: 3 integrates the clusters' parameters
-    out; 2 and 8 draw them, and mix more slowly; they differ in nothing else. Deterministic given `key`. Raises
-    `InputError` for an unknown algorithm, for models without a conjugate stick-breaking prior and for weighted points.
+    to split or merge whole clusters (Jain & Neal 2004, with independent allocations), without which modes that lie far
+    away are never seen; `sample_stats/accepted_moves` counts those accepted since the last draw. `algorithm` is Neal's: 3
+    integrates the clusters' parameters out; 2 and 8 draw them, and mix more slowly; they differ in nothing else.
+    Deterministic given `key`. Raises `InputError` for an unknown algorithm, for models without a conjugate stick-breaking
+    prior and for weighted points.
     """
     if algorithm not in ALGORITHMS:
         raise InputError(f"gibbs: no algorithm {algorithm}; there are {', '.join(map(str, ALGORITHMS))} (Neal 2000)")
@@ -89,7 +91,7 @@ def run(
     most = 1 + max((some[0].statistics[0] > 0).sum(axis=-1).max() for parts in results for some in parts)
     width = max(most, int(posterior.options["truncation"]))
     joined = [jax.tree.map(lambda *a: np.concatenate(a)[warm:total], *(_resized(s, width) for s in r)) for r in results]
-    kept, labels = stack([j[0] for j in joined]), [j[1] for j in joined]
+    kept, labels, accepted = stack([j[0] for j in joined]), [j[1] for j in joined], np.stack([j[2] for j in joined])
     keys = random.split(key_draw, (chains, draws_per_chain))
     sample = lambda pair: _collapsed.parameters(pair[0], pair[1], prior)
     every = lambda *pair: jax.lax.map(lambda row: jax.lax.map(sample, row), pair)
@@ -113,7 +115,7 @@ def run(
         run_seconds=run_seconds,
         moves_labels=True,
         untruncated=True,
-        sample_stats={"occupied_clusters": clusters},
+        sample_stats={"occupied_clusters": clusters} | ({"accepted_moves": accepted} if split_merges else {}),
     )
     return with_allocations(tree, np.stack(labels), int(clusters.max())) if keep else tree
 
@@ -177,24 +179,26 @@ class _Programs:
         thin, split_merges, algorithm = self.moves
 
         def draw(state, key, points):
-            def body(i, state):
-                return _collapsed.step(
+            def body(i, carry):
+                state, accepted = carry
+                state = _collapsed.step(
                     random.fold_in(key, i), state, points, self.prior, slots, split_merges, algorithm
                 )
+                return state, accepted + state.accepted
 
-            state = jax.lax.fori_loop(0, thin, body, state)
+            state, accepted = jax.lax.fori_loop(0, thin, body, (state, jnp.zeros((), int)))
             labels = state.labels.astype(label_type) if self.keep else jnp.zeros(0, label_type)
-            return state, (_collapsed.kept(state, points, self.prior, slots), labels)
+            return state, (_collapsed.kept(state, points, self.prior, slots), labels, accepted)
 
         return lambda state, keys, points: jax.lax.scan(lambda s, key: draw(s, key, points), state, keys)
 
 
 def _resized(some, width: int):
     """Draws with `width` clusters each: empty ones, which come last, are cut or added."""
-    kept, labels = some
+    kept, labels, accepted = some
 
     def resize(a):
         a = a[:, :width]
         return np.pad(a, ((0, 0), (0, width - a.shape[1]), *((0, 0),) * (a.ndim - 2)))
 
-    return kept._replace(statistics=tuple(map(resize, kept.statistics))), labels
+    return kept._replace(statistics=tuple(map(resize, kept.statistics))), labels, accepted
