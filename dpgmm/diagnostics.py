@@ -263,7 +263,7 @@ def _verdict(table, invariant, chains, point, num_chains, method) -> tuple[str, 
     if inner.isna().all():
         return "too few draws", "Fewer than four draws a chain say nothing: draw more."
     numbers = f"worst R-hat of an invariant {inner.max():.3f} ({inner.idxmax()}), of a raw weight {raw.max():.2f}"
-    if method == "svi":
+    if method in ("svi", "cavi"):
         same = "agree" if inner.max() < THRESHOLD else "differ"
         return f"restarts {same}", f"Independent draws of {num_chains} guides: {numbers}."
     verdict, evidence = _of_chains(inner, raw, invariant, chains)
