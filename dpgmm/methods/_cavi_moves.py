@@ -64,12 +64,10 @@ def ordered(state: State, prior: Conjugate) -> State:
     """The state, or the same with components by falling counts, where that lifts the bound: sticks are not exchangeable."""
     if prior.weights == "dirichlet":
         return state
-    order = jnp.argsort(-state.statistics.counts)
-    sorted_ = from_order(state, order, prior)
-    better = weights.of_allocations(sorted_.statistics.counts, sorted_.log_mean, prior) > weights.of_allocations(
-        state.statistics.counts, state.log_mean, prior
-    )
-    return jax.tree.map(lambda a, b: jnp.where(better, a, b), sorted_, state)
+    candidates = state, from_order(state, jnp.argsort(-state.statistics.counts), prior)
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *candidates)
+    values = jax.vmap(lambda s: weights.of_allocations(s.statistics.counts, s.log_mean, prior))(both)
+    return jax.tree.map(lambda old, new: jnp.where(values[1] > values[0], new, old), *candidates)
 
 
 def from_order(state: State, order: Array, prior: Conjugate) -> State:
@@ -105,7 +103,8 @@ def merged(key: Array, state: State, prior: Conjugate) -> Statistics:
     old = state.statistics
     i = _occupied(key_one, old.counts, 0.0)
     together = jax.tree.map(lambda leaf: leaf + leaf[i], old)
-    score = conjugate.log_marginal(*together, prior.base) - conjugate.log_marginal(*old, prior.base)
+    evidence = lambda s: conjugate.log_marginal(s.counts, s.sums, s.squares, prior.base)
+    score = evidence(together) - evidence(old)
     here = jnp.arange(len(score))
     score = jnp.where((old.counts > OCCUPIED) & (here != i), score, -jnp.inf)
     rank = jnp.argsort(jnp.argsort(-score))

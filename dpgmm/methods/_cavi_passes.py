@@ -52,9 +52,7 @@ def elbo(state: State, data: Arrays, prior: Conjugate) -> Array:
 def from_statistics(statistics: Statistics, prior: Conjugate) -> State:
     """The state of given statistics: q(weights) and q(a) are the best for the counts."""
     start = jnp.log(jnp.asarray(_prior_mean(prior), statistics.counts.dtype))
-    for _ in range(3):
-        start = weights.fitted(statistics.counts, start, prior)
-    return State(statistics, start)
+    return State(statistics, weights.fitted(statistics.counts, start, prior, 3 * weights.SECANTS))
 
 
 def components(state: State, prior: Conjugate) -> BaseMeasure:

@@ -30,16 +30,14 @@ CHUNK = 10
 """Cycles between two looks at the stopping rule, at the progress bar and at Ctrl-C. A cycle is three passes."""
 PATIENCE = 10
 """Cycles in a row that lift the bound by less than the tolerance before a restart is settled: plateaus are long."""
-LOOSE = 1e-7
-"""Tolerance of the climb before moves, which start from any plateau."""
+BEFORE = 50
+"""Steps before moves, at most: moves start from any plateau, and shorten it."""
 ATTEMPTS = 10
 """Moves tried in one go."""
 TRIAL = 4
 """Cycles that a proposal gets before it is judged."""
 SNAPSHOTS = 30
 """Components kept along the way."""
-FRESH = 1_000
-"""Draws of q, at least, from which the bound with labels summed out is taken."""
 
 
 def run(
@@ -60,29 +58,28 @@ def run(
     and deletions are tried from a looser plateau. `optimisation` holds minus the bound (nats, never rising, labels among
     what is approximated) and the components at the means of q along the way. `sample_stats/log_weight` (chain, draw) is
     each draw's log importance weight, nats, a ratio of densities of the model's sites; attribute `elbo` their mean, one a
-    restart, over `FRESH` draws or more. Deterministic given `key`. Raises `InputError` for models without a conjugate
+    restart. Deterministic given `key`. Raises `InputError` for models without a conjugate
     prior, for those that learn their base measure, and for options out of range.
     """
     at_least("cavi", 1, restarts=restarts, max_steps=max_steps, draws_per_restart=draws_per_restart)
     at_least("cavi", 0, moves=moves)
     above(0, tolerance=tolerance)
-    prior, data = checked(posterior), posterior.arrays()
+    prior = checked(posterior)
     key_climb, key_draw = random.split(key)
     path, compile_seconds, run_seconds = _climbed(
         posterior, prior, key_climb, restarts, max_steps, tolerance, moves, progress
     )
-    count = max(FRESH, draws_per_restart)
-    keys = random.split(key_draw, (restarts, count))
+    keys = random.split(key_draw, (restarts, draws_per_restart))
 
-    def every(keys, states, data):
-        of_restart = lambda pair: jax.lax.map(lambda key: _weighted(key, pair[1], data, posterior, prior), pair[0])
+    def every(keys, states):
+        of_restart = lambda pair: jax.lax.map(lambda key: _with_density(key, pair[1], prior), pair[0])
         return jax.lax.map(of_restart, (keys, states))
 
-    draw, draw_seconds = posterior.compile("cavi, draws", every, keys, path.states, data)
-    parameters, log_weights = jax.device_get(draw(keys, path.states, data))
+    draw, draw_seconds = posterior.compile("cavi, draws", every, keys, path.states)
+    parameters, log_q = jax.device_get(draw(keys, path.states))
     tree = draws.build(
         posterior,
-        jax.tree.map(lambda leaf: leaf[:, :draws_per_restart], parameters),
+        parameters,
         method="cavi",
         options={
             "restarts": restarts,
@@ -93,10 +90,11 @@ def run(
         },
         compile_seconds=compile_seconds + draw_seconds,
         run_seconds=run_seconds,
-        sample_stats={"log_weight": log_weights[:, :draws_per_restart]},
         optimisation=draws.paths(posterior, path.loss, path.history, path.steps),
     )
-    tree.attrs["elbo"] = log_weights.mean(axis=1)
+    log_weight = tree["sample_stats"]["log_joint"] - log_q
+    tree["sample_stats"]["log_weight"] = log_weight
+    tree.attrs["elbo"] = np.asarray(log_weight).mean(axis=1)
     tree.attrs["moves_accepted"] = path.accepted
     return tree
 
@@ -244,7 +242,7 @@ def _climbed(
                     break
             return state
 
-        state = upwards(state, max(LOOSE, tolerance), max_steps // 2) if moves else state
+        state = upwards(state, tolerance, min(BEFORE, max_steps)) if moves else state
         for i in range(rounds):
             keys = random.split(random.fold_in(key_moves, i), (restarts, ATTEMPTS))
             state, (values, taken) = trying(keys, state, data)
@@ -268,8 +266,6 @@ def _settled(bounds: np.ndarray, tolerance: float) -> bool:
     return last.shape[1] > PATIENCE and bool((np.diff(last) <= tolerance * np.abs(last[:, 1:])).all())
 
 
-def _weighted(
-    key: Array, state: State, data: Arrays, posterior: Posterior, prior: Conjugate
-) -> tuple[Parameters, Array]:
+def _with_density(key: Array, state: State, prior: Conjugate) -> tuple[Parameters, Array]:
     parameters = sample(key, state, prior)
-    return parameters, posterior.on(data).log_joint(parameters) - log_density(parameters, state, prior)
+    return parameters, log_density(parameters, state, prior)
