@@ -466,5 +466,5 @@ def test_refusals_say_what_to_do():
     posterior = problem()[0]
     with pytest.raises(dpgmm.InputError, match="cavi option moves = -1: it must be a whole number, 0 or more"):
         dpgmm.fit(posterior, "cavi", moves=-1)
-    with pytest.raises(dpgmm.InputError, match="option tolerance = 0: it must be a positive number"):
-        dpgmm.fit(posterior, "cavi", tolerance=0)
+    with pytest.raises(dpgmm.InputError, match="option relative_tolerance = 0: it must be a positive number"):
+        dpgmm.fit(posterior, "cavi", relative_tolerance=0)

@@ -46,7 +46,7 @@ def run(
     *,
     restarts: int = 4,
     max_steps: int = 2_000,
-    tolerance: float = 1e-9,
+    relative_tolerance: float = 1e-9,
     moves: int = 100,
     draws_per_restart: int = 1_000,
     progress: Progress | None = None,
@@ -54,8 +54,8 @@ def run(
     """Climb the evidence lower bound from `restarts` starts, all in one program; chain = restart, draws from each q.
 
     A step is a cycle of three passes over the points (`_cavi_moves.cycle`). A restart is settled once `PATIENCE` steps
-    in a row lift the bound by less than `tolerance` of it each; `max_steps` at most. Before that `moves` merges, splits
-    and deletions are tried from a looser plateau. `optimisation` holds minus the bound (nats, never rising, labels among
+    in a row lift the bound by less than `relative_tolerance` of it each; `max_steps` at most. After `BEFORE` steps
+    `moves` merges, splits and deletions are tried. `optimisation` holds minus the bound (nats, never rising, labels among
     what is approximated) and the components at the means of q along the way. `sample_stats/log_weight` (chain, draw) is
     each draw's log importance weight, nats, a ratio of densities of the model's sites; attribute `elbo` their mean, one a
     restart. Deterministic given `key`. Raises `InputError` for models without a conjugate
@@ -63,11 +63,11 @@ def run(
     """
     at_least("cavi", 1, restarts=restarts, max_steps=max_steps, draws_per_restart=draws_per_restart)
     at_least("cavi", 0, moves=moves)
-    above(0, tolerance=tolerance)
+    above(0, relative_tolerance=relative_tolerance)
     prior = checked(posterior)
     key_climb, key_draw = random.split(key)
     path, compile_seconds, run_seconds = _climbed(
-        posterior, prior, key_climb, restarts, max_steps, tolerance, moves, progress
+        posterior, prior, key_climb, restarts, max_steps, relative_tolerance, moves, progress
     )
     keys = random.split(key_draw, (restarts, draws_per_restart))
 
@@ -84,7 +84,7 @@ def run(
         options={
             "restarts": restarts,
             "max_steps": max_steps,
-            "tolerance": tolerance,
+            "relative_tolerance": relative_tolerance,
             "moves": moves,
             "draws_per_restart": draws_per_restart,
         },
