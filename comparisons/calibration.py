@@ -32,6 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gibbs": {"chains": 2, "warmup": 200, "draws_per_chain": 100, "thin": 10, "split_merges": 1},
     "blocked_gibbs": {"chains": 2, "warmup": 400, "draws_per_chain": 100, "thin": 20},
     "svi": {"restarts": 2, "max_steps": 4_000, "draws_per_restart": 400},
+    "cavi": {"restarts": 2, "moves": 20, "draws_per_restart": 400},
     "map": {"restarts": 4, "steps": 600},
 }
 QUICK: dict[str, dict[str, Any]] = {
@@ -39,6 +40,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "gibbs": {"chains": 1, "warmup": 20, "draws_per_chain": 60},
     "blocked_gibbs": {"chains": 1, "warmup": 20, "draws_per_chain": 60},
     "svi": {"restarts": 1, "max_steps": 500, "draws_per_restart": 100},
+    "cavi": {"restarts": 1, "moves": 10, "draws_per_restart": 100},
     "map": {"restarts": 2, "steps": 100},
 }
 
@@ -62,6 +64,8 @@ CASES = (
     Case("nuts", "symmetric_dirichlet", TRUNCATED),
     Case("svi", "stick_breaking", TRUNCATED),
     Case("svi", "symmetric_dirichlet", TRUNCATED),
+    Case("cavi", "stick_breaking", TRUNCATED),
+    Case("cavi", "symmetric_dirichlet", TRUNCATED),
     Case("map", "stick_breaking", TRUNCATED),
     Case("map", "symmetric_dirichlet", TRUNCATED),
     Case("gibbs", "escobar_west", UNTRUNCATED),

@@ -42,6 +42,7 @@ QUICK = {
     "nuts": {"chains": 2, "warmup": 150, "draws_per_chain": 100, "max_tree_depth": 6},
     "gibbs": {"chains": 2, "warmup": 20, "draws_per_chain": 50},
     "blocked_gibbs": {"chains": 2, "warmup": 20, "draws_per_chain": 50},
+    "cavi": {"restarts": 2, "moves": 20, "draws_per_restart": 250},
 }
 
 OTHERWISE = {"data": "as the first argument", "truncation": "by --truncation"}
@@ -289,6 +290,7 @@ def _options(quick: bool, chains: int, warmup: int, kept: int, restarts: int) ->
     return {
         "map": {"restarts": restarts},
         "svi": {"restarts": max(2, restarts // 4), "draws_per_restart": kept},
+        "cavi": {"restarts": max(2, restarts // 4), "draws_per_restart": kept},
         **{
             m: {"chains": chains, "warmup": warmup, "draws_per_chain": kept} for m in ("nuts", "gibbs", "blocked_gibbs")
         },

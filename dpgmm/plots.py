@@ -12,7 +12,14 @@ from .draws import answer, best_chain
 from .pair_plots import window
 from .projections import PROMINENT, View, one_draw, some_draws
 
-COLOURS = {"map": "#0072B2", "svi": "#D55E00", "nuts": "#009E73", "gibbs": "#CC79A7", "blocked_gibbs": "#E69F00"}
+COLOURS = {
+    "map": "#0072B2",
+    "svi": "#D55E00",
+    "nuts": "#009E73",
+    "gibbs": "#CC79A7",
+    "blocked_gibbs": "#E69F00",
+    "cavi": "#56B4E9",
+}
 """One colour a method, the same in every picture (Okabe & Ito 2008: told apart by the colour-blind)."""
 
 

@@ -157,10 +157,10 @@ def mark(method: str, ratios: dict[str, Interval]) -> str:
     narrow = [name for name, r in ratios.items() if r.high < NARROW]
     wide = [name for name, r in ratios.items() if r.low > WIDE]
     if narrow:
-        words = "overconfident" if method == "svi" else "too narrow at this budget"
+        words = "overconfident" if method in ("svi", "cavi") else "too narrow at this budget"
         return f"{words}: {of(min(narrow, key=lambda name: ratios[name].value))}"
     if wide:
-        words = "too wide" if method == "svi" else "too wide at this budget"
+        words = "too wide" if method in ("svi", "cavi") else "too wide at this budget"
         return f"{words}: {of(max(wide, key=lambda name: ratios[name].value))}"
     unlike = [name for name, r in ratios.items() if not NARROW <= r.value <= WIDE]
     if unlike:

@@ -22,6 +22,7 @@ SHORT = {
     "nuts": {"chains": 2, "warmup": 30, "draws_per_chain": 10, "max_tree_depth": 4},
     "gibbs": {"chains": 2, "warmup": 30, "draws_per_chain": 10},
     "blocked_gibbs": {"chains": 2, "warmup": 30, "draws_per_chain": 10},
+    "cavi": {"restarts": 2, "max_steps": 20, "moves": 10, "draws_per_restart": 10},
 }
 
 
@@ -55,7 +56,14 @@ def test_same_seed_same_bits(name, posterior, fitted):
     assert (other["posterior"]["means"] != fitted[name]["posterior"]["means"]).any()
 
 
-FAST = {("map", "tied"), ("svi", "full"), ("nuts", "spherical"), ("gibbs", "diagonal"), ("blocked_gibbs", "full")}
+FAST = {
+    ("map", "tied"),
+    ("svi", "full"),
+    ("nuts", "spherical"),
+    ("gibbs", "diagonal"),
+    ("blocked_gibbs", "full"),
+    ("cavi", "tied"),
+}
 COMBINATIONS = [
     pytest.param(name, covariance, marks=() if (name, covariance) in FAST else pytest.mark.slow)
     for name in REGISTRY

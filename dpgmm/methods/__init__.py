@@ -7,7 +7,7 @@ import xarray as xr
 
 from ..errors import InputError
 from ..posterior import Posterior
-from . import blocked_gibbs, gibbs, map, nuts, svi
+from . import blocked_gibbs, cavi, gibbs, map, nuts, svi
 
 REGISTRY: dict[str, Callable[..., xr.DataTree]] = {
     "map": map.run,
@@ -15,12 +15,17 @@ REGISTRY: dict[str, Callable[..., xr.DataTree]] = {
     "nuts": nuts.run,
     "gibbs": gibbs.run,
     "blocked_gibbs": blocked_gibbs.run,
+    "cavi": cavi.run,
 }
 
 ALLOCATE = {"gibbs", "blocked_gibbs"}
 """Methods that allocate every point: they need the data as they are, uncompressed and without weights."""
 
-CHECKS: dict[str, Callable[[Posterior], object]] = {"gibbs": gibbs.checked, "blocked_gibbs": blocked_gibbs.checked}
+CHECKS: dict[str, Callable[[Posterior], object]] = {
+    "gibbs": gibbs.checked,
+    "blocked_gibbs": blocked_gibbs.checked,
+    "cavi": cavi.checked,
+}
 
 
 def find(name: str, options: Iterable[str] = ()) -> Callable[..., xr.DataTree]:

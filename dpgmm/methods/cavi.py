@@ -1,0 +1,271 @@
+"""Coordinate-ascent variational inference for conjugate models, with moves between its many fixed points.
+
+q factorises over allocations, weights, concentration and components, each factor the best for the others (Blei & Jordan
+2006; with a gamma prior of the concentration inside). Passes are extrapolated, components put in the best order, and
+merges, splits and deletions tried, all accepted by the bound: see `_cavi_passes`, `_cavi_weights` and `_cavi_moves`. It is a
+guide and no posterior. Every draw carries its importance weight, ``log p(theta, x) - log q(theta)``, of which the labels of
+points are summed out: its mean is a higher bound than the one climbed, and its tail tells how far the guide can be trusted.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array, random
+
+from .. import base_measure, conjugate, draws, gaussian
+from ..errors import InputError, above, at_least
+from ..posterior import Arrays, Conjugate, Parameters, Posterior
+from . import _cavi_moves as moves_
+from ._cavi_moves import Climb
+from ._cavi_passes import State, Statistics, components, elbo, from_statistics, step
+from ._cavi_weights import WEIGHTS
+from ._run import Progress, run_chains
+
+__all__ = ["State", "checked", "elbo", "init", "log_density", "run", "sample", "starts", "step"]
+
+CHUNK = 10
+"""Cycles between two looks at the stopping rule, at the progress bar and at Ctrl-C. A cycle is three passes."""
+PATIENCE = 10
+"""Cycles in a row that lift the bound by less than the tolerance before a restart is settled: plateaus are long."""
+BEFORE = 50
+"""Steps before moves, at most: moves start from any plateau, and shorten it."""
+ATTEMPTS = 10
+"""Moves tried in one go."""
+TRIAL = 4
+"""Cycles that a proposal gets before it is judged."""
+SNAPSHOTS = 30
+"""Components kept along the way."""
+
+
+def run(
+    posterior: Posterior,
+    key: Array,
+    *,
+    restarts: int = 4,
+    max_steps: int = 2_000,
+    relative_tolerance: float = 1e-9,
+    moves: int = 100,
+    draws_per_restart: int = 1_000,
+    progress: Progress | None = None,
+) -> xr.DataTree:
+    """Climb the evidence lower bound from `restarts` starts, all in one program; chain = restart, draws from each q.
+
+    A step is a cycle of three passes over the points (`_cavi_moves.cycle`). A restart is settled once `PATIENCE` steps
+    in a row lift the bound by less than `relative_tolerance` of it each; `max_steps` at most. After `BEFORE` steps
+    `moves` merges, splits and deletions are tried. `optimisation` holds minus the bound (nats, never rising, labels among
+    what is approximated) and the components at the means of q along the way. `sample_stats/log_weight` (chain, draw) is
+    each draw's log importance weight, nats, a ratio of densities of the model's sites; attribute `elbo` their mean, one a
+    restart. Deterministic given `key`. Raises `InputError` for models without a conjugate
+    prior, for those that learn their base measure, and for options out of range.
+    """
+    at_least("cavi", 1, restarts=restarts, max_steps=max_steps, draws_per_restart=draws_per_restart)
+    at_least("cavi", 0, moves=moves)
+    above(0, relative_tolerance=relative_tolerance)
+    prior = checked(posterior)
+    key_climb, key_draw = random.split(key)
+    path, compile_seconds, run_seconds = _climbed(
+        posterior, prior, key_climb, restarts, max_steps, relative_tolerance, moves, progress
+    )
+    keys = random.split(key_draw, (restarts, draws_per_restart))
+
+    def every(keys, states):
+        of_restart = lambda pair: jax.lax.map(lambda key: _with_density(key, pair[1], prior), pair[0])
+        return jax.lax.map(of_restart, (keys, states))
+
+    draw, draw_seconds = posterior.compile("cavi, draws", every, keys, path.states)
+    parameters, log_q = jax.device_get(draw(keys, path.states))
+    tree = draws.build(
+        posterior,
+        parameters,
+        method="cavi",
+        options={
+            "restarts": restarts,
+            "max_steps": max_steps,
+            "relative_tolerance": relative_tolerance,
+            "moves": moves,
+            "draws_per_restart": draws_per_restart,
+        },
+        compile_seconds=compile_seconds + draw_seconds,
+        run_seconds=run_seconds,
+        optimisation=draws.paths(posterior, path.loss, path.history, path.steps),
+    )
+    log_weight = tree["sample_stats"]["log_joint"] - log_q
+    tree["sample_stats"]["log_weight"] = log_weight
+    tree.attrs["elbo"] = np.asarray(log_weight).mean(axis=1)
+    tree.attrs["moves_accepted"] = path.accepted
+    return tree
+
+
+def starts(posterior: Posterior, key: Array, count: int, *, restarts: int = 4, moves: int = 100) -> Parameters:
+    """`count` draws from the best q of `restarts` restarts, as parameters with a leading axis: starts for other methods.
+
+    Unlike dispersed starts they all lie in one mode, up to what q leaves open.
+    """
+    at_least("cavi", 1, count=count, restarts=restarts)
+    prior = checked(posterior)
+    key_climb, key_draw = random.split(key)
+    path = _climbed(posterior, prior, key_climb, restarts, 2_000, 1e-9, moves, None)[0]
+    state = jax.tree.map(lambda leaf: leaf[int(np.nanargmin(path.loss[:, -1]))], path.states)
+    keys = random.split(key_draw, count)
+    every = lambda keys, state: jax.lax.map(lambda key: sample(key, state, prior), keys)
+    return posterior.compile("cavi, starts", every, keys, state)[0](keys, state)
+
+
+def checked(posterior: Posterior) -> Conjugate:
+    """The conjugate prior of a posterior. Raises `InputError` without one, or where its base measure is learnt."""
+    prior = posterior.conjugate
+    if prior is None:
+        raise InputError(f"cavi: model {posterior.name} states no conjugate prior; choose map, svi or nuts")
+    if prior.hyperprior is not None:
+        raise InputError(
+            f"cavi: model {posterior.name} learns the mean and kappa of its base measure, which q does not hold;"
+            " choose svi, or a model with a fixed base measure"
+        )
+    return prior
+
+
+def init(key: Array, data: Arrays, prior: Conjugate, num_components: int) -> State:
+    """A start of J components, log J uniform up to K, at random points, of a typical covariance and equal counts.
+
+    The other components are as they are a priori, and wait for points.
+    """
+    key_count, key_rows = random.split(key)
+    rows = random.choice(key_rows, len(data.points), (num_components,), p=data.weights / data.weights.sum())
+    held = num_components ** random.uniform(key_count, dtype=data.points.dtype)
+    mask = jnp.where(jnp.arange(num_components) < held, 1.0, 0.0)
+    counts = mask / mask.sum() * data.weights.sum()
+    x, base = data.points[rows] - prior.base.mean, prior.base
+    typical = base.scale_tril @ jnp.swapaxes(base.scale_tril, -1, -2) / base.df
+    # A block of R dimensions sums over them.
+    squares = conjugate.product(x, x, base) + conjugate.shape_of(base)[2] * typical
+    return from_statistics(Statistics(counts, counts[:, None] * x, counts[:, None, None, None] * squares), prior)
+
+
+def sample(key: Array, state: State, prior: Conjugate) -> Parameters:
+    """A draw of q: the sites of the model."""
+    key_weights, key_components = random.split(key)
+    means, blocks = conjugate.sample(key_components, components(state, prior))
+    scale_trils = base_measure.in_smallest_form(blocks, prior.covariance)
+    counts, mean = state.statistics.counts, jnp.exp(state.log_mean)
+    of_weights = WEIGHTS[prior.weights].sample(key_weights, counts, mean, prior)
+    return of_weights | {"means": means, "scale_trils": scale_trils}
+
+
+def log_density(parameters: Parameters, state: State, prior: Conjugate) -> Array:
+    """Log density of q at the sites of the model, ``()``: with respect to those, as `Posterior.log_joint` is."""
+    q, (means, scale_trils) = components(state, prior), (parameters["means"], parameters["scale_trils"])
+    kappa = jnp.sqrt(q.kappa).reshape(-1, *[1] * (scale_trils.ndim - 1))
+    of_means = gaussian.log_density(means, q.mean, scale_trils / kappa)
+    blocks = base_measure.in_blocks(scale_trils, prior.covariance)
+    of_factors = gaussian.log_inverse_wishart(blocks, q.df[:, None], q.scale_tril)
+    counts, mean = state.statistics.counts, jnp.exp(state.log_mean)
+    of_weights = WEIGHTS[prior.weights].log_density(parameters, counts, mean, prior)
+    return of_weights + jnp.sum(of_means) + jnp.sum(of_factors)
+
+
+def centre(state: State, prior: Conjugate) -> Parameters:
+    """Sites at the means of q's masses, means and precisions: what a snapshot shows."""
+    q = components(state, prior)
+    blocks = q.scale_tril / jnp.sqrt(q.df)[:, None, None, None]
+    of_weights = WEIGHTS[prior.weights].centre(state.statistics.counts, jnp.exp(state.log_mean))
+    return of_weights | {"means": q.mean, "scale_trils": base_measure.in_smallest_form(blocks, prior.covariance)}
+
+
+class _Path(NamedTuple):
+    """Where restarts ended, and the way there: loss ``(R, steps)``, snapshots ``(R, S, ...)`` at `steps`."""
+
+    states: State
+    loss: np.ndarray
+    history: Parameters
+    steps: np.ndarray
+    accepted: int
+
+
+def _climbed(
+    posterior: Posterior,
+    prior: Conjugate,
+    key: Array,
+    restarts: int,
+    max_steps: int,
+    tolerance: float,
+    moves: int,
+    progress: Progress | None,
+) -> tuple[_Path, float, float]:
+    """Climb, try moves, climb again; and the seconds of compilation and of running."""
+    data, num_components = posterior.arrays(), int(posterior.options["truncation"])
+    key_start, key_moves = random.split(key)
+    keys = random.split(key_start, restarts)
+
+    def begin(keys, data):
+        return jax.vmap(lambda k: moves_.begin(init(k, data, prior, num_components)))(keys)
+
+    def chunk(climbs, data):
+        def one(climb):
+            after = moves_.cycle(climb, data, prior)
+            return after, after.bound
+
+        return jax.vmap(lambda c: jax.lax.scan(lambda c, _: one(c), c, length=CHUNK))(climbs)
+
+    def tries(keys, climbs, data):
+        def one(climb, key):
+            after, taken = moves_.attempt(key, climb, data, prior, TRIAL)
+            return after, (after.bound, taken)
+
+        return jax.vmap(lambda keys, c: jax.lax.scan(one, c, keys))(keys, climbs)
+
+    def snapshot(states):
+        return jax.vmap(lambda s: centre(s, prior))(states)
+
+    begun, seconds = posterior.compile("cavi, begin", begin, keys, data)
+    climbs = begun(keys, data)
+    climb, more = posterior.compile("cavi, climb", chunk, climbs, data)
+    some = random.split(key_moves, (restarts, ATTEMPTS))
+    trying, most = posterior.compile("cavi, moves", tries, some, climbs, data)
+    centred, least = posterior.compile("cavi, centre", snapshot, climbs.state)
+    floor = 8 * float(jnp.finfo(data.points.dtype).eps)
+    rounds = -(-moves // ATTEMPTS)
+
+    def all_restarts(_, advance):
+        state, bounds, seen, accepted = climbs, [], [(0, climbs.state)], 0
+
+        def upwards(state: Climb, until: float, budget: int) -> Climb:
+            begun = len(bounds)
+            for _ in range(0, budget, CHUNK):
+                state, values = climb(state, data)
+                bounds.append(np.asarray(values))
+                seen.append((sum(b.shape[1] for b in bounds), state.state))
+                advance(CHUNK, f"best bound {bounds[-1][:, -1].max():.2f}")
+                if _settled(np.concatenate(bounds[begun:], axis=1), max(until, floor)):
+                    break
+            return state
+
+        state = upwards(state, tolerance, min(BEFORE, max_steps)) if moves else state
+        for i in range(rounds):
+            keys = random.split(random.fold_in(key_moves, i), (restarts, ATTEMPTS))
+            state, (values, taken) = trying(keys, state, data)
+            bounds.append(np.asarray(values))
+            accepted += int(np.asarray(taken).sum())
+            seen.append((sum(b.shape[1] for b in bounds), state.state))
+            advance(0, f"moves, best bound {bounds[-1][:, -1].max():.2f}")
+        return upwards(state, tolerance, max_steps), bounds, seen, accepted
+
+    [(last, bounds, seen, accepted)], run_seconds = run_chains(all_restarts, 1, 2 * max_steps, progress)
+    shown = [seen[i] for i in np.linspace(0, len(seen) - 1, SNAPSHOTS).round().astype(int)]
+    history = [centred(state) for _, state in shown]
+    history = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *history)
+    path = _Path(last.state, -np.concatenate(bounds, axis=1), history, np.array([i for i, _ in shown]), accepted)
+    return path, seconds + more + most + least, run_seconds
+
+
+def _settled(bounds: np.ndarray, tolerance: float) -> bool:
+    """Whether the last `PATIENCE` steps of every restart each lifted its bound by less than `tolerance` of it."""
+    last = bounds[:, -PATIENCE - 1 :]
+    return last.shape[1] > PATIENCE and bool((np.diff(last) <= tolerance * np.abs(last[:, 1:])).all())
+
+
+def _with_density(key: Array, state: State, prior: Conjugate) -> tuple[Parameters, Array]:
+    parameters = sample(key, state, prior)
+    return parameters, log_density(parameters, state, prior)
