@@ -39,7 +39,7 @@ console = Console()
 QUICK = {
     "map": {"restarts": 4, "steps": 600},
     "svi": {"restarts": 2, "max_steps": 3_000, "draws_per_restart": 250},
-    "nuts": {"chains": 2, "warmup": 150, "draws_per_chain": 100, "max_tree_depth": 6},
+    "nuts": {"chains": 2, "warmup": 100, "draws_per_chain": 100, "thin": 2},
     "gibbs": {"chains": 2, "warmup": 20, "draws_per_chain": 50},
     "blocked_gibbs": {"chains": 2, "warmup": 20, "draws_per_chain": 50},
     "cavi": {"restarts": 2, "moves": 20, "draws_per_restart": 250},
@@ -71,7 +71,9 @@ Quick = Annotated[bool, typer.Option("--quick", help="A short run, under a minut
 def compare(
     data_set: Annotated[str, typer.Argument(metavar="[DATA]", help="Data set name or file.")] = "four_gaussians",
     model: Model = "stick_breaking",
-    methods_: Annotated[str, typer.Option("--methods", help="Methods, separated by commas.")] = "map,svi,nuts",
+    methods_: Annotated[
+        str | None, typer.Option("--methods", help="Methods, separated by commas; by default those that suit the data.")
+    ] = None,
     truncation: Truncation = None,
     set_: Set = None,
     columns: Columns = None,
@@ -86,7 +88,7 @@ def compare(
 ) -> None:
     """Fit one model by several methods, print one table, and leave a run folder with report.html."""
     posterior = _posterior(model, _data(data_set, columns), truncation, set_)
-    names = _methods(methods_)
+    names = methods.suited(posterior) if methods_ is None else _methods(methods_)
     for name in names:
         methods.check(name, posterior)
     folder = _folder(out, posterior.data.name)

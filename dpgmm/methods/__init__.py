@@ -40,6 +40,23 @@ def find(name: str, options: Iterable[str] = ()) -> Callable[..., xr.DataTree]:
     return REGISTRY[name]
 
 
+FEW = 3_000
+"""Points up to which collapsed Gibbs sampling, which takes them one by one, takes a minute at most."""
+
+
+def suited(posterior: Posterior) -> list[str]:
+    """Methods that a comparison runs unless it is told which: of each kind what the model and the data allow."""
+
+    def allows(name: str) -> bool:
+        try:
+            check(name, posterior)
+        except InputError:
+            return False
+        return name != "gibbs" or posterior.data.size <= FEW
+
+    return [name for name in ("map", "cavi", "svi", "nuts", "gibbs") if allows(name)]
+
+
 def check(name: str, posterior: Posterior) -> None:
     """Raise `InputError` where a method cannot take this model or these data, before anything runs."""
     if name in CHECKS:
