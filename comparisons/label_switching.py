@@ -3,10 +3,11 @@
     dpgmm study label_switching
 
 Four Gaussians and the galaxies under the stick-breaking model, whose prior knows an order of labels, and the galaxies
-under the symmetric Dirichlet model, whose labels are exactly exchangeable. NUTS alone cannot change labels. Where labels are exchangeable this costs nothing: every
-labelling holds the same answer. Under sticks it does: labellings differ in probability and in what they say, so that chains
-which stay in theirs agree on wrong numbers. NUTS with moves, the default, shows by how much. Writes ``label_switching.html``, one page of
-conclusions with the numbers and pictures, ``label_switching.json``, and the draws of every problem and method.
+under the symmetric Dirichlet model, whose labels are exactly exchangeable. NUTS alone cannot change labels. Where labels are
+exchangeable this costs nothing: every labelling holds the same answer. Under sticks it does: labellings differ in probability
+and in what they say, so that chains which stay in theirs agree on wrong numbers. NUTS with moves, the default, shows by how
+much. Writes ``label_switching.html``, one page of conclusions with the numbers and pictures, ``label_switching.json``, and the
+draws of every problem and method.
 """
 
 import json
@@ -179,8 +180,8 @@ def conclusions(numbers: dict[str, dict[str, Any]]) -> list[str]:
         fifth = [f"{n[f'{name}: {FIFTH}']:.4f} +- {n[f'{name}: standard error']:.4f}" for name in (ALONE, MOVES)]
         sentences += [
             f"{title}: NUTS alone is {n['verdict']}. Read by label, weights have R-hat up to {n['R-hat, raw']:.2f}; "
-            f"relabelled, {n['R-hat, relabelled']:.3f}: relabelling {'mends it' if mended else 'does not mend all of it'}. The worst "
-            f"quantity that knows no labels has {n['R-hat, invariant']:.3f}.",
+            f"relabelled, {n['R-hat, relabelled']:.3f}: relabelling {'mends it' if mended else 'does not mend all of it'}. "
+            f"The worst quantity that knows no labels has {n['R-hat, invariant']:.3f}.",
             f"{title}: {n['NUTS alone against NUTS with moves']}. The fifth largest weight is {fifth[0]} by NUTS alone and "
             f"{fifth[1]} with moves ({n['with moves: verdict']}, R-hat {n['with moves: R-hat, invariant']:.3f}).",
             f"{title}: a NUTS chain switches labels {n['NUTS: switches per 1,000 draws']:.0f} times in 1,000 draws, and in "
