@@ -3,11 +3,11 @@
     dpgmm study label_switching
 
 Four Gaussians and the galaxies under the stick-breaking model, whose prior knows an order of labels, and the galaxies
-under the symmetric Dirichlet model, whose labels are exactly exchangeable. NUTS alone cannot change labels. Where labels are
-exchangeable this costs nothing: every labelling holds the same answer. Under sticks it does: labellings differ in probability
-and in what they say, so that chains which stay in theirs agree on wrong numbers. NUTS with moves, the default, shows by how
-much. Writes ``label_switching.html``, one page of conclusions with the numbers and pictures, ``label_switching.json``, and the
-draws of every problem and method.
+under the symmetric Dirichlet model, whose labels are exactly exchangeable. NUTS alone cannot change labels. Where labels
+are exchangeable this costs nothing: every labelling holds the same answer. Under sticks it does: labellings differ in
+probability and in what they say, so that chains which stay in theirs agree on wrong numbers. NUTS with moves, the default,
+shows by how much. Writes ``label_switching.html``, one page of conclusions with the numbers and pictures,
+``label_switching.json``, and the draws of every problem and method.
 """
 
 import json

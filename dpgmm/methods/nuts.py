@@ -64,8 +64,8 @@ def run(
     target_accept: float = 0.9,
     max_tree_depth: int | None = None,
     dense_mass: bool = False,
-    active: int = 8,
-    split_merges: int = 8,
+    active: int = 6,
+    split_merges: int = 16,
     progress: Progress | None = None,
 ) -> xr.DataTree:
     """Draws of `chains` independent chains after `warmup` draws of adaptation (Hoffman & Gelman 2014).
