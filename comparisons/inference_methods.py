@@ -55,6 +55,7 @@ CONTENDERS = {
     "MAP": Contender("map"),
     "mean-field SVI": Contender("svi", {"guide": "normal"}),
     "low-rank SVI": Contender("svi", {"guide": "lowrank"}),
+    "CAVI": Contender("cavi"),
     "NUTS": Contender("nuts"),
     "collapsed Gibbs": Contender("gibbs"),
     "blocked Gibbs": Contender("blocked_gibbs"),
@@ -63,7 +64,7 @@ EIGHT = 0, 5, 8, 20, 40, 60, 75, 80
 """The galaxies that are enumerated: some of every part."""
 TRUNCATED = 4
 """Components of the model of eight galaxies; collapsed Gibbs is held against the untruncated process, its own target."""
-STEPS = {"map": "steps", "svi": "max_steps"}
+STEPS = {"map": "steps", "svi": "max_steps", "cavi": "max_steps"}
 """What is scaled by a budget, of optimisers; a sampler's draws so far are looked at on its way."""
 
 
@@ -95,11 +96,15 @@ def thinned() -> Dataset:
 def effort(
     nuts: tuple[int, int], gibbs: tuple[int, int], blocked: tuple[int, int], map: int, svi: int, exact: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Options of all methods: (warm-up, draws a chain) of samplers, steps of optimisers (SVI takes them by 500)."""
+    """Options of all methods: (warm-up, draws a chain) of samplers, steps of optimisers.
+
+    SVI takes them by 500; CAVI has as many as MAP, and stops when it is settled.
+    """
     chain = lambda lengths, **more: {"chains": 2, "warmup": lengths[0], "draws_per_chain": lengths[1], **more}
     return {
         "map": {"restarts": 8, "steps": map, "snapshots": 1},
         "svi": {"restarts": 2, "max_steps": svi, "draws_per_restart": 1_000},
+        "cavi": {"restarts": 2, "max_steps": map, "draws_per_restart": 1_000},
         "nuts": chain(nuts),
         "gibbs": chain(gibbs, keep_allocations=exact),
         "blocked_gibbs": chain(blocked, keep_allocations=False),

@@ -25,11 +25,11 @@ def run_folder(tmp_path_factory):
 def test_compare_leaves_everything(run_folder):
     folder, output = run_folder
     assert {p.name for p in folder.iterdir()} == {
-        "map.nc", "svi.nc", "nuts.nc", "report.html", "run.json", "summary.csv", "agreement.csv",
+        "map.nc", "cavi.nc", "svi.nc", "nuts.nc", "gibbs.nc", "report.html", "run.json", "summary.csv", "agreement.csv",
     }  # fmt: skip
     assert "One model, several methods" in output
     run = json.loads((folder / "run.json").read_text())
-    assert set(run["timings"]) == {"map", "svi", "nuts"}
+    assert set(run["timings"]) == {"map", "cavi", "svi", "nuts", "gibbs"}
     assert dpgmm.draws.load(folder / "map.nc").attrs["columns"] == '["y"]'
 
 

@@ -186,7 +186,7 @@ def in_errors(values, wanted):
 @pytest.mark.parametrize(
     ("model", "method", "options"),
     [
-        ("stick_breaking", "nuts", {"chains": 2, "warmup": 300, "draws_per_chain": 1_500, "permute": True}),
+        ("stick_breaking", "nuts", {"chains": 2, "warmup": 300, "draws_per_chain": 1_500, "moves": "all"}),
         ("symmetric_dirichlet", "nuts", {"chains": 2, "warmup": 300, "draws_per_chain": 1_500}),
         ("stick_breaking", "blocked_gibbs", {"chains": 2, "warmup": 20, "draws_per_chain": 2_000}),
         ("symmetric_dirichlet", "blocked_gibbs", {"chains": 2, "warmup": 20, "draws_per_chain": 2_000}),

@@ -213,7 +213,7 @@ def made_up(posterior, method, *, seed, progress, compression=True, **options):
     rng = np.random.default_rng(seed)
     size, points = posterior.data.size, posterior.data.points
     found = tree(points, shape, 4, seed=seed, log_joint=rng.normal(size=shape), log_weight=rng.normal(size=shape))
-    if method != "svi":
+    if method not in ("svi", "cavi"):
         found["sample_stats"] = xr.DataTree(found["sample_stats"].to_dataset().drop_vars("log_weight"))
     if method in study.STEPS:
         found["optimisation"] = xr.DataTree(xr.Dataset({"loss": (("chain", "step"), np.zeros((chains, 2)))}))
@@ -242,7 +242,7 @@ def test_the_study_says_what_it_measured(tmp_path, capsys, monkeypatch):
     assert page.count("data:image/png") == 4
     assert found["MAP"]["mark"] == "point estimate: no posterior (sd ratio 0)"
     assert found["blocked Gibbs"]["calibration"] == "calibrated (SBC: 9 of 9 quantities, 200 simulations)"
-    assert [who for who, m in found.items() if m["k-hat"]] == ["mean-field SVI", "low-rank SVI"]
+    assert [who for who, m in found.items() if m["k-hat"]] == ["mean-field SVI", "low-rank SVI", "CAVI"]
     # Draws of a sampler are looked at on the way, at (20 + 20) of 60 sweeps; an optimiser runs once a budget.
     assert found["MAP"]["seconds"] == [2.0, 2.0]
     assert 0 <= found["blocked Gibbs"]["seconds"][0] <= found["blocked Gibbs"]["seconds"][1] == 2.0

@@ -180,7 +180,7 @@ def many_swaps(p, parameters, shape):
 @pytest.mark.parametrize("density", [as_it_is, density_of_sticks, density_of_coordinates])
 def test_swaps_leave_the_labelled_posterior_as_it_is(density):
     """Draws that match the exact labelled posterior must match it after swaps; those accepted wrongly must not."""
-    p, tree = fitted("sticks")
+    p, tree = fitted("sticks", "swaps")
     weights, means, covariances = (tree["posterior"][name].values for name in ("weights", "means", "covariances"))
     shape, flat = weights.shape[:2], lambda a: jnp.asarray(a.reshape(-1, *a.shape[2:]))
     sites = {

@@ -72,7 +72,7 @@ def check(posterior: Posterior, unconstrained: Parameters) -> None:
         apart, rounding = jnp.ptp(other, axis=0), 100 * jnp.finfo(other.dtype).eps * jnp.abs(other).max(axis=0)
         if not (jnp.abs(one - other) <= 1e-3 * apart + rounding).all():
             raise InputError(
-                f"model {posterior.name}: its components cannot be reordered, {of_mixture} stay behind; permute = True needs"
+                f"model {posterior.name}: its components cannot be reordered, {of_mixture} stay behind; moves = swaps needs"
                 f" sites stick_logits or {', '.join(COMPONENTS)}"
             )
 
