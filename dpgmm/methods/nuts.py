@@ -64,8 +64,8 @@ def run(
     target_accept: float = 0.9,
     max_tree_depth: int | None = None,
     dense_mass: bool = False,
-    active: int = 8,
-    split_merges: int = 8,
+    active: int = 6,
+    split_merges: int = 16,
     progress: Progress | None = None,
 ) -> xr.DataTree:
     """Draws of `chains` independent chains after `warmup` draws of adaptation (Hoffman & Gelman 2014).
@@ -75,7 +75,7 @@ def run(
     ``"swaps"``, the default for other models whose components can be reordered: NUTS on all coordinates, then K proposals
     to swap two labels (`_permute.swap`); ``"none"``: NUTS alone, which does not draw from the posterior of a model
     whose labels are not exchangeable. `thin` transitions a draw: with all moves `THIN` for up to `POINTS` points and fewer
-    for more, else 1. `max_tree_depth` is by default 4 with all moves, where a refreshed metric and orders do what long paths
+    for more, else 1. `max_tree_depth` is by default 5 with all moves, where a refreshed metric and orders do what long paths
     would, and 10 without. `dense_mass` is for NUTS on all coordinates.
     `sample_stats` keeps `diverging`, `n_steps` (over all transitions of a draw), `acceptance_rate`, `energy`, `step_size`,
     and, where there are moves, the number accepted of each since the draw before. Deterministic given `key`. Raises
@@ -87,7 +87,7 @@ def run(
     starts, data = dispersed(posterior, key_start, chains), posterior.arrays()
     moves = _chosen(posterior, moves, jax.tree.map(lambda leaf: leaf[0], starts))
     thin = max(1, min(THIN, THIN * POINTS // posterior.data.size) if moves == "all" else 1) if thin is None else thin
-    depth = (4 if moves == "all" else 10) if max_tree_depth is None else max_tree_depth
+    depth = (5 if moves == "all" else 10) if max_tree_depth is None else max_tree_depth
     at_least("nuts", 1, thin=thin, max_tree_depth=depth)
     if not 0 < target_accept < 1:
         raise InputError(f"nuts option target_accept = {target_accept!r}: it must lie between 0 and 1")
