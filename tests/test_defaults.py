@@ -197,7 +197,12 @@ def in_errors(values, wanted):
     ("model", "method", "options"),
     [
         ("stick_breaking", "nuts", {"chains": 2, "warmup": 300, "draws_per_chain": 1_500, "thin": 2}),
-        ("symmetric_dirichlet", "nuts", {"chains": 2, "warmup": 300, "draws_per_chain": 1_500, "thin": 2}),
+        pytest.param(
+            "symmetric_dirichlet",
+            "nuts",
+            {"chains": 2, "warmup": 300, "draws_per_chain": 1_500, "thin": 2},
+            marks=pytest.mark.slow,
+        ),
         ("stick_breaking", "blocked_gibbs", {"chains": 2, "warmup": 20, "draws_per_chain": 2_000}),
         ("symmetric_dirichlet", "blocked_gibbs", {"chains": 2, "warmup": 20, "draws_per_chain": 2_000}),
     ],
@@ -216,7 +221,7 @@ def test_one_component_is_one_gaussian(model, method, options):
     assert in_errors(found["concentration"].values, prior.shape / prior.rate) < 4.5
 
 
-@pytest.mark.parametrize("method", SHORT)
+@pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow if m == "svi" else ()) for m in SHORT])
 def test_one_component_goes_all_the_way(method, tmp_path):
     """Fitted, saved, loaded, diagnosed."""
     tree = dpgmm.fit(load_model("stick_breaking")(ONE, truncation=1), method, **SHORT[method])
