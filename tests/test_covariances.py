@@ -113,7 +113,9 @@ def test_diagonal_evidence_is_a_product_over_dimensions():
     seen, b = statistics("diagonal")
     alone = 0.0
     for d in range(3):
-        one = base("full", POINTS[:, [d]])
+        # Its default prior is another: that of three dimensions is taken.
+        scale = base_measure.default_component_scale(3)
+        one = base("full", POINTS[:, [d]], component_scale=scale, kappa=float(b.kappa))
         np.testing.assert_allclose(one.scale_tril[0], b.scale_tril[d])
         x = jnp.asarray(POINTS[:, [d]]) - one.mean
         alone += conjugate.log_marginal(*clusters.statistics(x, jnp.asarray(LABELS), 4, one), one)
