@@ -29,7 +29,7 @@ CHUNK = 25
 """Draws between two looks at the progress bar and at Ctrl-C."""
 MOVES = "all", "swaps", "none"
 THIN, POINTS = 10, 1_000
-"""Transitions with all moves a draw, for data of up to so many points; beyond, fewer in proportion."""
+"""Transitions with all moves a draw in one dimension, for up to so many points; beyond, fewer in proportion."""
 SWEPT = 2_000
 """Points of weight one, at most, that a transition also allocates to components."""
 REFRESHES = 1
@@ -74,8 +74,8 @@ def run(
     metric made for their sizes, then what `_moves` has, `split_merges` proposals to split or merge among it;
     ``"swaps"``, the default for other models whose components can be reordered: NUTS on all coordinates, then K proposals
     to swap two labels (`_permute.swap`); ``"none"``: NUTS alone, which does not draw from the posterior of a model
-    whose labels are not exchangeable. `thin` transitions a draw: with all moves `THIN` for up to `POINTS` points and fewer
-    for more, else 1. `max_tree_depth` is by default 5 with all moves, where a refreshed metric and orders do what long paths
+    whose labels are not exchangeable. `thin` transitions a draw: with all moves `THIN`, fewer where points or dimensions are
+    many, else 1. `max_tree_depth` is by default 5 with all moves, where a refreshed metric and orders do what long paths
     would, and 10 without. `dense_mass` is for NUTS on all coordinates.
     `sample_stats` keeps `diverging`, `n_steps` (over all transitions of a draw), `acceptance_rate`, `energy`, `step_size`,
     and, where there are moves, the number accepted of each since the draw before. Deterministic given `key`. Raises
@@ -86,7 +86,9 @@ def run(
     key_start, key_chain = random.split(key)
     starts, data = dispersed(posterior, key_start, chains), posterior.arrays()
     moves = _chosen(posterior, moves, jax.tree.map(lambda leaf: leaf[0], starts))
-    thin = max(1, min(THIN, THIN * POINTS // posterior.data.size) if moves == "all" else 1) if thin is None else thin
+    if thin is None:
+        few = min(THIN // posterior.data.dim, THIN * POINTS // posterior.data.size)
+        thin = max(1, few) if moves == "all" else 1
     depth = (5 if moves == "all" else 10) if max_tree_depth is None else max_tree_depth
     at_least("nuts", 1, thin=thin, max_tree_depth=depth)
     if not 0 < target_accept < 1:
