@@ -22,7 +22,7 @@ from joint import (
 )
 
 from dpgmm import clusters, conjugate, sticks
-from dpgmm.methods import _collapsed, _moves, _split_merge, blocked_gibbs
+from dpgmm.methods import _collapsed, _moves, _split_merge, _weights, blocked_gibbs
 from dpgmm.posterior import Mixture
 
 
@@ -296,8 +296,8 @@ def _of_components(rng, weights, size):
     return {"means": means, "trils": trils, "points": points_of(rng, labels_of(rng, weights, size), means, trils)}
 
 
-def composed_step(prior):
-    """A whole sweep: pairs parted anew, allocations, splits and mergers of them, an order, parameters."""
+def parameters_move(prior, move):
+    """A kernel of parameters: ``move(key, sites, points, model)``."""
     name = {"sticks": "stick_logits", "dirichlet": "log_masses"}[prior.weights]
     log_weights = {"sticks": sticks.log_weights, "dirichlet": jax.nn.log_softmax}[prior.weights]
     mixture = lambda sites: Mixture(log_weights(sites[name]), sites["means"], sites["scale_trils"])
@@ -305,8 +305,7 @@ def composed_step(prior):
 
     def step(key, s):
         sites = {"concentration": s["a"], name: s["sites"], "means": s["means"], "scale_trils": s["trils"]}
-        state = blocked_gibbs.State(sites, jnp.zeros(len(s["points"]), int))
-        new = blocked_gibbs.step(key, state, s["points"], prior, model, 1, 3).parameters
+        new = move(key, sites, s["points"], model)
         weights, means, trils = mixture(new)
         return {
             "a": new["concentration"],
@@ -317,6 +316,20 @@ def composed_step(prior):
         }
 
     return step
+
+
+def pairs_step(prior):
+    return parameters_move(prior, lambda key, *now: blocked_gibbs.part_pairs(key, *now[:2], prior, now[2], 3))
+
+
+def whole_step(prior):
+    """A whole sweep: pairs parted anew, allocations, splits and mergers of them, an order, parameters."""
+
+    def move(key, sites, points, model):
+        state = blocked_gibbs.State(sites, jnp.zeros(len(points), int))
+        return blocked_gibbs.step(key, state, points, prior, model, 1, 8).parameters
+
+    return parameters_move(prior, move)
 
 
 def look_at_parameters(s):
@@ -341,16 +354,21 @@ def proposals_unweighed(f, on):
 
 
 def choices_unweighed(f, on):
-    """The way back is weighed as if components were chosen by weight: every second overlap is."""
+    """The way back is weighed as if the distant were near: of two overlaps, the second is that of the proposal."""
     calls = []
 
     def wrong(*args):
         calls.append(args)
-        return jnp.where(on & (len(calls) % 2 == 0), 0.0, f(*args))
+        return f(*args) * jnp.where(on & (len(calls) % 2 == 0), -8.0, 1.0)
 
     return wrong
 
 
+def order_has_no_probability(f, on):
+    return lambda *args: f(*args) * jnp.where(on, 0.0, 1.0)
+
+
+ORDER = [(_weights, "log_order", order_has_no_probability)]
 PAIRS = [(_moves, "log_proposal", proposals_unweighed), (_moves, "log_overlap", choices_unweighed)]
 
 test_a_kernel_leaves_the_joint_distribution_alone, test_a_planted_bug_changes_it = kernel_tests(
@@ -359,12 +377,14 @@ test_a_kernel_leaves_the_joint_distribution_alone, test_a_planted_bug_changes_it
         "split and merge": SPLIT_MERGE,
         "split and merge of components": ALLOCATIONS,
         "weights of a partition": PARAMETERS,
-        "sweep of all, sticks": Check(
-            of_parameters, composed_step(STICKS), look_at_parameters, PAIRS, steps=4, subtle=(choices_unweighed,)
+        "pairs parted anew, sticks": Check(of_parameters, pairs_step(STICKS), look_at_parameters, PAIRS, steps=6),
+        "pairs parted anew, Dirichlet": Check(
+            of_masses, pairs_step(DIRICHLET), look_at_parameters, ORDER, steps=6, slow=True
         ),
-        "sweep of all, Dirichlet": Check(
-            of_masses, composed_step(DIRICHLET), look_at_parameters, [], steps=4, slow=True
+        "whole sweep, sticks": Check(
+            of_parameters, whole_step(STICKS), look_at_parameters, PAIRS[:1], steps=4, slow=True
         ),
+        "whole sweep, Dirichlet": Check(of_masses, whole_step(DIRICHLET), look_at_parameters, [], steps=4, slow=True),
     }
 )
 
