@@ -16,7 +16,7 @@ from .. import base_measure, conjugate, gaussian, sticks
 from ..distributions import inverse_wishart_factor
 from ..gaussian import BaseMeasure
 from ..posterior import Arrays, Conjugate, Parameters, Posterior
-from . import _active, _weights, blocked_gibbs
+from . import _active, _weights
 from ._active import Components, Points, Rest
 
 PART = 8
@@ -40,16 +40,12 @@ class State(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What a transition is made of: components that move at a time, proposals to split or merge, doublings of a tree.
-
-    With `sweep` it ends with a sweep of blocked Gibbs sampling, for few points of weight one.
-    """
+    """What a transition is made of: components that move at a time, proposals of either kind, doublings of a tree."""
 
     active: int
     split_merges: int
     refreshes: int
     max_tree_depth: int
-    sweep: bool
 
 
 class Info(NamedTuple):
@@ -99,7 +95,7 @@ def step(
     key: Array, state: State, data: Arrays, step_size: Array, posterior: Posterior, settings: Settings
 ) -> tuple[State, Info]:
     """One transition: an order, NUTS on the first components, the others anew, splits and mergers, hyperparameters."""
-    keys = random.split(key, 7)
+    keys = random.split(key, 6)
     prior, size = conjugate_of(posterior), len(state.components.log_weights)
     num, base = min(settings.active, size), base_of(state, prior)
     points = _active.points_of(data, conjugate.shape_of(base)[1] == 1)
@@ -135,9 +131,6 @@ def step(
         state = _sample_base(keys[5], state, prior)
     if prior.weights == _weights.DIRICHLET:
         state = _in_order(state, random.permutation(random.fold_in(keys[0], 2), size))
-    if settings.sweep:
-        given = blocked_gibbs.State(parameters_of(state, posterior), jnp.zeros(len(data.points), int))
-        state = state_of(blocked_gibbs.step(keys[6], given, data.points, prior, posterior).parameters, posterior)
     return state, Info(of_nuts, reordered, refreshed, split)
 
 

@@ -22,7 +22,7 @@ from numpyro.infer.hmc_util import dual_averaging
 from .. import draws
 from ..errors import InputError, at_least
 from ..posterior import Arrays, Parameters, Posterior
-from . import _moves, _permute
+from . import _moves, _permute, blocked_gibbs
 from ._run import Progress, constrained, dispersed, run_chains, stack
 
 CHUNK = 25
@@ -98,8 +98,8 @@ def run(
         raise InputError(f"model {posterior.name}: the log density of a start is not finite; mend its initial(key)")
     if moves == "all":
         few = posterior.data.size <= SWEPT and bool((posterior.data.weights == 1).all())
-        settings = _moves.Settings(active, split_merges, REFRESHES, depth, few)
-        sampler = with_moves(posterior, settings, warmup * thin, target_accept)
+        settings = _moves.Settings(active, split_merges, REFRESHES, depth)
+        sampler = with_moves(posterior, settings, warmup * thin, target_accept, few)
     else:
         sampler = plain(posterior, starts, warmup * thin, target_accept, depth, dense_mass, moves == "swaps")
     results, compile_seconds, run_seconds = _run(
@@ -194,8 +194,13 @@ class _Adaptive(NamedTuple):
     averaging: Any
 
 
-def with_moves(posterior: Posterior, settings: _moves.Settings, adapt: int, target_accept: float) -> Sampler:
-    """NUTS with all moves. The step size is adapted in the first `adapt` transitions, by dual averaging."""
+def with_moves(
+    posterior: Posterior, settings: _moves.Settings, adapt: int, target_accept: float, sweep: bool
+) -> Sampler:
+    """NUTS with all moves. The step size is adapted in the first `adapt` transitions, by dual averaging.
+
+    With `sweep` a transition ends with a sweep of blocked Gibbs sampling, for few points of weight one.
+    """
     begin, update = dual_averaging()
 
     def init(key, start, _):
@@ -209,17 +214,25 @@ def with_moves(posterior: Posterior, settings: _moves.Settings, adapt: int, targ
         key, key_step = random.split(now.key)
         log_step = jnp.where(now.left > 0, *now.averaging[:2])
         state, info = _moves.step(key_step, now.state, data, jnp.exp(log_step), posterior, settings)
+        if sweep:
+            state = swept(random.fold_in(key_step, 1), state, data)
         averaging = update(target_accept - info.nuts.acceptance_rate, now.averaging)
         averaging = jax.tree.map(lambda new, old: jnp.where(now.left > 0, new, old), averaging, now.averaging)
         stats = info.nuts._asdict() | {"step_size": jnp.exp(log_step)}
         stats |= {name: getattr(info, name).astype(int) for name in ("label_moves", "tail_moves", "split_merges")}
         return _Adaptive(state, key, now.left - 1, averaging), stats
 
+    def swept(key, state, data):
+        labels, sites = jnp.zeros(len(data.points), int), _moves.parameters_of(state, posterior)
+        given = blocked_gibbs.State(sites, labels, jnp.zeros((), int))
+        prior = _moves.conjugate_of(posterior)
+        return _moves.state_of(blocked_gibbs.step(key, given, data.points, prior, posterior).parameters, posterior)
+
     def parameters(kept):
         every = jax.vmap(jax.vmap(lambda s: _moves.parameters_of(s, posterior)))
         return posterior.compile(("nuts, parameters",), every, kept)[0](kept)
 
-    return Sampler(("nuts, all moves", settings, target_accept), init, step, lambda now: now.state, parameters)
+    return Sampler(("nuts, all moves", settings, target_accept, sweep), init, step, lambda now: now.state, parameters)
 
 
 def plain(
