@@ -50,7 +50,7 @@ def density(p, sites):
     return jax.vmap(of_draw)(sites).mean(axis=0)
 
 
-def blocked(p, sweeps=SWEEPS, discard=DISCARD, chains=CHAINS, split_merges=0):
+def blocked(p, sweeps=SWEEPS, discard=DISCARD, chains=CHAINS, split_merges=0, pair_moves=0):
     """The same for the blocked sampler, which forgets its start more slowly."""
     points, prior = jnp.asarray(p.data.points), p.conjugate
 
@@ -59,7 +59,7 @@ def blocked(p, sweeps=SWEEPS, discard=DISCARD, chains=CHAINS, split_merges=0):
         start = blocked_gibbs.State(p.initial(key_start), jnp.zeros(p.data.size, int), jnp.zeros((), int))
 
         def step(state, key):
-            state = blocked_gibbs.step(key, state, points, prior, p, split_merges)
+            state = blocked_gibbs.step(key, state, points, prior, p, split_merges, pair_moves)
             return state, state
 
         states = jax.lax.scan(step, start, random.split(key_run, sweeps))[1]
@@ -127,6 +127,26 @@ def test_blocked_gibbs_is_exact_labels_included(points, model, truncation, covar
     p = posterior(points, model, truncation, covariance=covariance)
     truth = exact.allocations(p)
     labels, densities = blocked(p, 2 * SWEEPS, 500, chains, split_merges)
+    distance, deviations = compare(labels, densities, truth.partitions)
+    assert distance <= 0.01
+    assert max(deviations.values()) < 4
+    assert deviations_of_labels(labels, truth) < 4
+
+
+WITH_PAIRS = [
+    (GALAXIES, "stick_breaking", 4, "full", CHAINS),
+    SLOW((PLANE, "symmetric_dirichlet", 3, "full", MANY)),
+    SLOW((PLANE, "symmetric_dirichlet", 3, "tied", MANY)),
+    SLOW((PLANE, "stick_breaking", 4, "diagonal", MANY)),
+    SLOW((PLANE, "stick_breaking", 4, "spherical", MANY)),
+]
+
+
+@pytest.mark.parametrize(("points", "model", "truncation", "covariance", "chains"), WITH_PAIRS)
+def test_blocked_gibbs_with_pairs_parted_anew_is_exact(points, model, truncation, covariance, chains):
+    p = posterior(points, model, truncation, covariance=covariance)
+    truth = exact.allocations(p)
+    labels, densities = blocked(p, SWEEPS, 200, chains, split_merges=0, pair_moves=2)
     distance, deviations = compare(labels, densities, truth.partitions)
     assert distance <= 0.01
     assert max(deviations.values()) < 4

@@ -1,11 +1,14 @@
 """Kernels of partitions: right as they are, and wrong with each planted bug."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
 from joint import (
     BASE,
+    DIRICHLET,
     STICKS,
     Check,
     R,
@@ -19,7 +22,8 @@ from joint import (
 )
 
 from dpgmm import clusters, conjugate, sticks
-from dpgmm.methods import _collapsed, _split_merge, blocked_gibbs
+from dpgmm.methods import _collapsed, _moves, _split_merge, _weights, blocked_gibbs
+from dpgmm.posterior import Mixture
 
 
 def of_restaurant(rng, size=5):
@@ -272,12 +276,115 @@ PARAMETERS = Check(
     [(_collapsed, "parameters", one_point_more), (_collapsed, "parameters", concentration_after)],
 )
 
+
+def of_parameters(rng, size=4):
+    """Sticks and components, three of each, and points."""
+    a = concentrations(rng)
+    logits, weights = stick_weights(rng, a, 3)
+    return {"a": a, "sites": logits, "weights": weights} | _of_components(rng, weights, size)
+
+
+def of_masses(rng, size=4):
+    a = concentrations(rng)
+    masses = np.maximum(rng.gamma(np.broadcast_to(a[:, None] / 3, (R, 3))), 1e-300)
+    weights = masses / masses.sum(axis=1, keepdims=True)
+    return {"a": a, "sites": np.log(masses), "weights": weights} | _of_components(rng, weights, size)
+
+
+def _of_components(rng, weights, size):
+    means, trils = components(rng, 3)
+    return {"means": means, "trils": trils, "points": points_of(rng, labels_of(rng, weights, size), means, trils)}
+
+
+def parameters_move(prior, move):
+    """A kernel of parameters: ``move(key, sites, points, model)``."""
+    name = {"sticks": "stick_logits", "dirichlet": "log_masses"}[prior.weights]
+    log_weights = {"sticks": sticks.log_weights, "dirichlet": jax.nn.log_softmax}[prior.weights]
+    mixture = lambda sites: Mixture(log_weights(sites[name]), sites["means"], sites["scale_trils"])
+    model = SimpleNamespace(mixture=mixture, conjugate=prior)
+
+    def step(key, s):
+        sites = {"concentration": s["a"], name: s["sites"], "means": s["means"], "scale_trils": s["trils"]}
+        new = move(key, sites, s["points"], model)
+        weights, means, trils = mixture(new)
+        return {
+            "a": new["concentration"],
+            "sites": new[name],
+            "weights": jnp.exp(weights),
+            "means": means,
+            "trils": trils,
+        }
+
+    return step
+
+
+def pairs_step(prior):
+    return parameters_move(prior, lambda key, *now: blocked_gibbs.part_pairs(key, *now[:2], prior, now[2], 3))
+
+
+def whole_step(prior):
+    """A whole sweep: pairs parted anew, allocations, splits and mergers of them, an order, parameters."""
+
+    def move(key, sites, points, model):
+        state = blocked_gibbs.State(sites, jnp.zeros(len(points), int))
+        return blocked_gibbs.step(key, state, points, prior, model, 1, 8).parameters
+
+    return parameters_move(prior, move)
+
+
+def look_at_parameters(s):
+    w, m, sd, x = s["weights"], s["means"][..., 0], s["trils"][..., 0, 0], s["points"][..., 0]
+    density = (w[:, None] * np.exp(-0.5 * ((x[..., None] - m[:, None]) / sd[:, None]) ** 2) / sd[:, None]).sum(axis=-1)
+    largest = np.take_along_axis(m, w.argmax(axis=1)[:, None], axis=1)[:, 0]
+    found = {
+        f"{name} {k}": v[:, k] for k in range(3) for name, v in (("weight", w), ("mean", m), ("log sd", np.log(sd)))
+    }
+    return found | {
+        "a": s["a"],
+        "largest weight": w.max(axis=1),
+        "largest weight by a": w.max(axis=1) * s["a"],
+        "likelihood": np.log(density).sum(axis=1),
+        "mean of the largest from the points": largest - x.mean(axis=1),
+        "spread of the means beside that of the points": np.log(m.std(axis=1)) - np.log(x.std(axis=1)),
+    }
+
+
+def proposals_unweighed(f, on):
+    return lambda *args: jnp.where(on, 0.0, f(*args))
+
+
+def choices_unweighed(f, on):
+    """The way back is weighed as if the distant were near: of two overlaps, the second is that of the proposal."""
+    calls = []
+
+    def wrong(*args):
+        calls.append(args)
+        return f(*args) * jnp.where(on & (len(calls) % 2 == 0), -8.0, 1.0)
+
+    return wrong
+
+
+def order_has_no_probability(f, on):
+    return lambda *args: f(*args) * jnp.where(on, 0.0, 1.0)
+
+
+ORDER = [(_weights, "log_order", order_has_no_probability)]
+PAIRS = [(_moves, "log_proposal", proposals_unweighed), (_moves, "log_overlap", choices_unweighed)]
+
 test_a_kernel_leaves_the_joint_distribution_alone, test_a_planted_bug_changes_it = kernel_tests(
     {
         "collapsed sweep": SWEEP,
         "split and merge": SPLIT_MERGE,
         "split and merge of components": ALLOCATIONS,
         "weights of a partition": PARAMETERS,
+        "pairs parted anew, sticks": Check(of_parameters, pairs_step(STICKS), look_at_parameters, PAIRS, steps=6),
+        "pairs parted anew, Dirichlet": Check(
+            of_masses, pairs_step(DIRICHLET), look_at_parameters, ORDER, steps=6, slow=True
+        ),
+        "whole sweep, sticks": Check(
+            of_parameters, whole_step(STICKS), look_at_parameters, PAIRS[:1], steps=4, slow=True
+        ),
+        "whole sweep, Dirichlet": Check(of_masses, whole_step(DIRICHLET), look_at_parameters, [], steps=4, slow=True),
     }
 )
 

@@ -16,7 +16,7 @@ from .. import base_measure, conjugate, gaussian, sticks
 from ..distributions import inverse_wishart_factor
 from ..gaussian import BaseMeasure
 from ..posterior import Arrays, Conjugate, Parameters, Posterior
-from . import _active, _weights, blocked_gibbs
+from . import _active, _weights
 from ._active import Components, Points, Rest
 
 PART = 8
@@ -40,16 +40,12 @@ class State(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What a transition is made of: components that move at a time, proposals to split or merge, doublings of a tree.
-
-    With `sweep` it ends with a sweep of blocked Gibbs sampling, for few points of weight one.
-    """
+    """What a transition is made of: components that move at a time, proposals of either kind, doublings of a tree."""
 
     active: int
     split_merges: int
     refreshes: int
     max_tree_depth: int
-    sweep: bool
 
 
 class Info(NamedTuple):
@@ -99,7 +95,7 @@ def step(
     key: Array, state: State, data: Arrays, step_size: Array, posterior: Posterior, settings: Settings
 ) -> tuple[State, Info]:
     """One transition: an order, NUTS on the first components, the others anew, splits and mergers, hyperparameters."""
-    keys = random.split(key, 7)
+    keys = random.split(key, 6)
     prior, size = conjugate_of(posterior), len(state.components.log_weights)
     num, base = min(settings.active, size), base_of(state, prior)
     points = _active.points_of(data, conjugate.shape_of(base)[1] == 1)
@@ -135,9 +131,6 @@ def step(
         state = _sample_base(keys[5], state, prior)
     if prior.weights == _weights.DIRICHLET:
         state = _in_order(state, random.permutation(random.fold_in(keys[0], 2), size))
-    if settings.sweep:
-        given = blocked_gibbs.State(parameters_of(state, posterior), jnp.zeros(len(data.points), int))
-        state = state_of(blocked_gibbs.step(keys[6], given, data.points, prior, posterior).parameters, posterior)
     return state, Info(of_nuts, reordered, refreshed, split)
 
 
@@ -418,13 +411,36 @@ def log_proposal(pair: Pair, given: Proposal, covariance: str) -> Array:
     return jnp.logaddexp(of(given.empty, given.share_empty), of(given.part, given.share_part)) - jnp.log(2.0)
 
 
+def log_overlap(means: Array, blocks: Array, k: Array, base: BaseMeasure) -> Array:
+    """Log Bhattacharyya coefficient of every component with component k: nought where both are one Gaussian, ``(M,)``.
+
+    ``-|d|^2_S / 8 - log(|S| / sqrt(|S_j| |S_k|)) / 2`` with ``S = (S_j + S_k) / 2`` (Bhattacharyya 1943).
+    """
+    squares = blocks @ jnp.swapaxes(blocks, -1, -2)
+    of_k = squares if len(squares) == 1 else squares[k]
+    whiteners, offsets = _active._whitened_form(gaussian.cholesky(0.5 * (squares + of_k)), base)
+    own = _active._whitened_form(blocks, base)[1]
+    own_of_k = own if len(own) == 1 else own[k]
+    distances = _active._distances(means, whiteners, means[k][:, None])[:, 0]
+    return -0.125 * distances + offsets - 0.5 * (own + own_of_k)
+
+
 def split_merge(
-    key: Array, state: State, base: BaseMeasure, prior: Conjugate, points: Points, density: Array, num: int, times: int
+    key: Array,
+    state: State,
+    base: BaseMeasure,
+    prior: Conjugate,
+    points: Points,
+    density: Array,
+    num: int,
+    times: int,
+    near: bool = False,
 ) -> tuple[State, Array, Array]:
     """`times` proposals to part two of the first `num` components anew, the whole keeping weight, mean and covariance.
 
-    The second of a pair is chosen uniformly, the first by weight. Where the second was next to nothing and becomes a part
-    this is a split, the other way round a merger. With ``u = w_k / (w_j + w_k)`` accepted with probability
+    The second of a pair is chosen uniformly, the first by weight; if `near`, half the time by weight and `log_overlap` with
+    the second, which finds the few that share its points. Where the second was next to nothing and becomes a part this is
+    a split, the other way round a merger. With ``u = w_k / (w_j + w_k)`` accepted with probability
     ``min(1, p(theta') |d theta' / d pair'| q(pair) P'(j) / (p(theta) |d theta / d pair| q(pair') P(j)))``: reversible jump
     without a change of dimension (Richardson & Green 1997, section 3.2; Dellaportas & Papageorgiou 2006). Returns the
     state, the log density of the points, and the number accepted.
@@ -449,15 +465,21 @@ def split_merge(
             return of_weights + gaussian.log_density(base.mean, means, factor).sum()
         return of_weights + _active.log_prior_components(means, blocks, base, covariance)
 
-    def log_choice(folded, j, k):
+    def log_choices(folded, means, blocks, k):
+        """Of every component, that it is the first of a pair whose second is k, ``(num,)``."""
         others = jnp.where(jnp.arange(num) == k, -jnp.inf, folded[:num])
-        return others[j] - jax.nn.logsumexp(others)
+        by_weight = others - jax.nn.logsumexp(others)
+        if not near:
+            return by_weight
+        nearer = by_weight + log_overlap(means, blocks, k, base)
+        return jnp.logaddexp(by_weight, nearer - jax.nn.logsumexp(nearer)) - jnp.log(2.0)
 
     def attempt(i, carry):
         folded, means, blocks, rows, value, accepted = carry
         noise = jax.tree.map(lambda leaf: leaf[i], every)
         k = jnp.minimum((noise.places[0] * num).astype(int), num - 1)
-        chances = jnp.cumsum(jnp.where(jnp.arange(num) == k, 0.0, jnp.exp(folded[:num])))
+        log_choice = log_choices(folded, means, blocks, k)
+        chances = jnp.cumsum(jnp.exp(log_choice))
         j = jnp.minimum(jnp.sum(chances <= noise.places[1] * chances[-1]), num - 1)
         which = jnp.stack([j, k])
         both = jnp.logaddexp(folded[j], folded[k])
@@ -483,13 +505,14 @@ def split_merge(
         ratio = new_value - value + new_pair - old_pair + log_jacobian - log_jacobian_old
         ratio += of_share(new.share) - of_share(old.share)
         ratio += log_proposal(old, given, covariance) - log_proposal(new, given, covariance)
-        ratio += log_choice(new_folded, j, k) - log_choice(folded, j, k)
+        all_means, all_blocks = means.at[which].set(pair_means), blocks if tied else blocks.at[which].set(pair_blocks)
+        ratio += log_choices(new_folded, all_means, all_blocks, k)[j] - log_choice[j]
         # A covariance that is not one leaves NaN, and is refused.
         accept = jnp.isfinite(ratio) & (j != k) & (noise.log_uniform < ratio)
         put = lambda new, old: jnp.where(accept, new, old)
-        blocks = blocks if tied else put(blocks.at[which].set(pair_blocks), blocks)
-        rows = put(rows.at[which].set(new_rows), rows)
-        means = put(means.at[which].set(pair_means), means)
+        # Two rows, in place: a choice between two arrays of all rows would copy both.
+        rows = rows.at[which].set(put(new_rows, rows[which]))
+        means, blocks = put(all_means, means), put(all_blocks, blocks)
         return put(new_folded, folded), means, blocks, rows, put(new_value, value), accepted + accept
 
     start = folded, head.means, head.blocks, rows, points.weights @ jnp.log(rows.sum(0) + rest), jnp.zeros((), int)

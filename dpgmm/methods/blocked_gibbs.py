@@ -16,8 +16,8 @@ from jax.scipy.special import gammaln
 from .. import base_measure, clusters, concentration, conjugate, draws, mixture
 from ..errors import at_least
 from ..gaussian import BaseMeasure
-from ..posterior import Conjugate, Mixture, Parameters, Posterior
-from . import _collapsed, _split_merge
+from ..posterior import Arrays, Conjugate, Mixture, Parameters, Posterior
+from . import _active, _collapsed, _moves, _split_merge
 from ._collapsed import sample_components
 from ._run import Progress, run_chains, stack
 from .gibbs import conjugate_prior, keeps, with_allocations
@@ -26,6 +26,12 @@ WORK = 20_000_000
 """Point-component pairs between two looks at the progress bar and at Ctrl-C, at most 100 draws."""
 PAIRS = 65_536
 """Point-component pairs evaluated at a time."""
+ROWS = 32_000_000
+"""Point-component densities that are held while components are parted anew."""
+FEWEST, LARGEST = 8, 32
+"""Components among which pairs are parted anew, at least and at most."""
+SUBSET, EARLY, EARLY_MOVES = 4_000, 400, (3, 8)
+"""Points of a start, its sweeps, and the `split_merges` and `pair_moves` of each."""
 MOST = 3
 """Components that a start occupies, at most. Splits find what is missing, however many points there are; two components
 that share one Gaussian's points take ages to become one where there are many."""
@@ -48,6 +54,7 @@ def run(
     draws_per_chain: int = 1_000,
     thin: int = 1,
     split_merges: int = 3,
+    pair_moves: int = 4,
     keep_allocations: bool | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
@@ -57,11 +64,12 @@ def run(
     drawn given; by default they are kept where they are at most 256 million. `occupied_clusters` is the number of
     components that they occupy. After the allocations of each sweep come `split_merges` proposals to split or merge whole
     components, weights and components being integrated out; `sample_stats/accepted_moves` counts those accepted since the
-    last draw. Deterministic given `key`. Raises `InputError` for models without a conjugate prior and for
-    weighted points.
+    last draw. Before the allocations come `pair_moves` proposals to part two components anew, allocations being summed
+    out: two that share one Gaussian's points become one. Deterministic given `key`. Raises `InputError` for models without
+    a conjugate prior and for weighted points.
     """
     at_least("blocked_gibbs", 1, chains=chains, draws_per_chain=draws_per_chain, thin=thin)
-    at_least("blocked_gibbs", 0, warmup=warmup, split_merges=split_merges)
+    at_least("blocked_gibbs", 0, warmup=warmup, split_merges=split_merges, pair_moves=pair_moves)
     prior = checked(posterior)
     num_components = int(posterior.options["truncation"])
     points = jnp.asarray(posterior.data.points, jax.dtypes.canonicalize_dtype(float))
@@ -77,7 +85,7 @@ def run(
     def draw(state, key, points):
         def body(i, carry):
             state, accepted = carry
-            state = step(random.fold_in(key, i), state, points, prior, posterior, split_merges)
+            state = step(random.fold_in(key, i), state, points, prior, posterior, split_merges, pair_moves)
             return state, accepted + state.accepted
 
         state, accepted = jax.lax.fori_loop(0, thin, body, (state, jnp.zeros((), int)))
@@ -89,7 +97,7 @@ def run(
     warm, total = -(-warmup // thin), -(-warmup // thin) + draws_per_chain
     step_keys = random.split(key_chain, (chains, -(-total // length), length))
     compiled, compile_seconds = posterior.compile(
-        ("blocked_gibbs", thin, split_merges, keep), chunk, starts[0], step_keys[0, 0], points
+        ("blocked_gibbs", thin, split_merges, pair_moves, keep), chunk, starts[0], step_keys[0, 0], points
     )
 
     def chain(index, advance):
@@ -114,6 +122,7 @@ def run(
             "draws_per_chain": draws_per_chain,
             "thin": thin,
             "split_merges": split_merges,
+            "pair_moves": pair_moves,
             "keep_allocations": keep,
         },
         compile_seconds=start_seconds + compile_seconds,
@@ -131,7 +140,21 @@ def checked(posterior: Posterior) -> Conjugate:
 
 
 def start(key: Array, points: Array, prior: Conjugate, posterior: Posterior) -> State:
-    """Dispersed start: the points nearest to each of 1 to `MOST` randomly chosen points are those of a component."""
+    """Dispersed start: the points nearest to each of 1 to `MOST` randomly chosen points are those of a component.
+
+    Of more than `SUBSET` points, it is what `EARLY` sweeps on so many random ones make of such a start: a start of its own
+    for every chain, which costs little beside sweeps of all points. Allocations are then those of no point yet: nought.
+    """
+    if len(points) <= SUBSET:
+        return _at_random(key, points, prior, posterior)
+    key_rows, key_start, key_sweeps = random.split(key, 3)
+    some = points[random.randint(key_rows, (SUBSET,), 0, len(points))]
+    sweep = lambda i, now: step(random.fold_in(key_sweeps, i), now, some, prior, posterior, *EARLY_MOVES)
+    found = jax.lax.fori_loop(0, EARLY, sweep, _at_random(key_start, some, prior, posterior))
+    return State(found.parameters, jnp.zeros(len(points), int), jnp.zeros((), int))
+
+
+def _at_random(key: Array, points: Array, prior: Conjugate, posterior: Posterior) -> State:
     key_sites, key_labels, key_rest = random.split(key, 3)
     sites = posterior.initial(key_sites)
     labels = _collapsed.start(key_labels, points, prior, min(MOST, len(sites["means"]))).labels
@@ -140,14 +163,26 @@ def start(key: Array, points: Array, prior: Conjugate, posterior: Posterior) -> 
     return State(_sites(key_rest, about, sites, prior), labels, jnp.zeros((), int))
 
 
-def step(key: Array, state: State, points: Array, prior: Conjugate, posterior: Posterior, moves: int = 0) -> State:
-    """One sweep: allocations; `moves` split-merge proposals and then the order of the components, weights and components
-    being integrated out; then everything given them.
+def step(
+    key: Array,
+    state: State,
+    points: Array,
+    prior: Conjugate,
+    posterior: Posterior,
+    moves: int = 0,
+    pair_moves: int = 0,
+) -> State:
+    """One sweep: `pair_moves` proposals of `part_pairs`, allocations being summed out; allocations; `moves` split-merge
+    proposals and then the order of the components, weights and components being integrated out; then everything given
+    them.
 
-    ``z | w, mu, Sigma``; ``z | a``; ``labels | a``; ``a, w | z``; ``mu, Sigma | z``; mean and kappa of the base measure.
+    ``w, mu, Sigma``; ``z | w, mu, Sigma``; ``z | a``; ``labels | a``; ``a, w | z``; ``mu, Sigma | z``; mean and kappa of
+    the base measure. What is drawn with z summed out is followed by z (van Dyk & Park 2008, on partially collapsed Gibbs).
     """
     key_points, key_labels, key_sites = random.split(key, 3)
     old, tied = state.parameters, base_measure.is_tied(prior.covariance)
+    if pair_moves:
+        old = part_pairs(random.fold_in(key, 2), old, points, prior, posterior, pair_moves)
     labels, statistics = allocate(key_points, posterior.mixture(old), points, prior.base)
     base = _base(old, prior)
     statistics = conjugate.recentre(*statistics, base.mean - prior.base.mean, base)
@@ -158,6 +193,29 @@ def step(key: Array, state: State, points: Array, prior: Conjugate, posterior: P
     counts, sums, squares = (leaf[order] for leaf in moved.statistics)
     labels = jnp.argsort(order)[moved.labels]
     return State(_sites(key_sites, (counts, sums, squares), old, prior), labels, moved.accepted)
+
+
+def part_pairs(
+    key: Array, sites: Parameters, points: Array, prior: Conjugate, posterior: Posterior, times: int
+) -> Parameters:
+    """`times` proposals to part two components anew with all allocations summed out (`_moves.split_merge`).
+
+    Two components that share one Gaussian's points become one with a single look at the likelihood, however many points
+    there are: as sets of points they could only be told apart at the price of every point's side. The components come in a
+    size-biased order, so that the ones that are looked at are the large ones.
+    """
+    key_order, key_moves, key_labels = random.split(key, 3)
+    state, size = _moves.state_of(sites, posterior), len(sites["means"])
+    base = _moves.base_of(state, prior)
+    state, _ = _moves.reorder(key_order, state, prior)
+    num = min(size, int(np.clip(ROWS // len(points), FEWEST, LARGEST)))
+    diagonal = conjugate.shape_of(base)[1] == 1
+    seen = _active.points_of(Arrays(points, jnp.ones(len(points), points.dtype)), diagonal)
+    density = _moves.log_density(state.components, base, seen)
+    state, _, _ = _moves.split_merge(key_moves, state, base, prior, seen, density, num, times, near=True)
+    if prior.weights == "dirichlet":
+        state = _moves._in_order(state, random.permutation(key_labels, size))
+    return _moves.parameters_of(state, posterior)
 
 
 def _base(sites: Parameters, prior: Conjugate) -> BaseMeasure:

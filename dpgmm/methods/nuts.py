@@ -22,14 +22,14 @@ from numpyro.infer.hmc_util import dual_averaging
 from .. import draws
 from ..errors import InputError, at_least
 from ..posterior import Arrays, Parameters, Posterior
-from . import _moves, _permute
+from . import _moves, _permute, blocked_gibbs
 from ._run import Progress, constrained, dispersed, run_chains, stack
 
 CHUNK = 25
 """Draws between two looks at the progress bar and at Ctrl-C."""
 MOVES = "all", "swaps", "none"
 THIN, POINTS = 10, 1_000
-"""Transitions with all moves a draw, for data of up to so many points; beyond, fewer in proportion."""
+"""Transitions with all moves a draw in one dimension, for up to so many points; beyond, fewer in proportion."""
 SWEPT = 2_000
 """Points of weight one, at most, that a transition also allocates to components."""
 REFRESHES = 1
@@ -74,8 +74,8 @@ def run(
     metric made for their sizes, then what `_moves` has, `split_merges` proposals to split or merge among it;
     ``"swaps"``, the default for other models whose components can be reordered: NUTS on all coordinates, then K proposals
     to swap two labels (`_permute.swap`); ``"none"``: NUTS alone, which does not draw from the posterior of a model
-    whose labels are not exchangeable. `thin` transitions a draw: with all moves `THIN` for up to `POINTS` points and fewer
-    for more, else 1. `max_tree_depth` is by default 5 with all moves, where a refreshed metric and orders do what long paths
+    whose labels are not exchangeable. `thin` transitions a draw: with all moves `THIN`, fewer where points or dimensions are
+    many, else 1. `max_tree_depth` is by default 5 with all moves, where a refreshed metric and orders do what long paths
     would, and 10 without. `dense_mass` is for NUTS on all coordinates.
     `sample_stats` keeps `diverging`, `n_steps` (over all transitions of a draw), `acceptance_rate`, `energy`, `step_size`,
     and, where there are moves, the number accepted of each since the draw before. Deterministic given `key`. Raises
@@ -86,7 +86,9 @@ def run(
     key_start, key_chain = random.split(key)
     starts, data = dispersed(posterior, key_start, chains), posterior.arrays()
     moves = _chosen(posterior, moves, jax.tree.map(lambda leaf: leaf[0], starts))
-    thin = max(1, min(THIN, THIN * POINTS // posterior.data.size) if moves == "all" else 1) if thin is None else thin
+    if thin is None:
+        few = min(THIN // posterior.data.dim, THIN * POINTS // posterior.data.size)
+        thin = max(1, few) if moves == "all" else 1
     depth = (5 if moves == "all" else 10) if max_tree_depth is None else max_tree_depth
     at_least("nuts", 1, thin=thin, max_tree_depth=depth)
     if not 0 < target_accept < 1:
@@ -96,8 +98,8 @@ def run(
         raise InputError(f"model {posterior.name}: the log density of a start is not finite; mend its initial(key)")
     if moves == "all":
         few = posterior.data.size <= SWEPT and bool((posterior.data.weights == 1).all())
-        settings = _moves.Settings(active, split_merges, REFRESHES, depth, few)
-        sampler = with_moves(posterior, settings, warmup * thin, target_accept)
+        settings = _moves.Settings(active, split_merges, REFRESHES, depth)
+        sampler = with_moves(posterior, settings, warmup * thin, target_accept, few)
     else:
         sampler = plain(posterior, starts, warmup * thin, target_accept, depth, dense_mass, moves == "swaps")
     results, compile_seconds, run_seconds = _run(
@@ -192,8 +194,13 @@ class _Adaptive(NamedTuple):
     averaging: Any
 
 
-def with_moves(posterior: Posterior, settings: _moves.Settings, adapt: int, target_accept: float) -> Sampler:
-    """NUTS with all moves. The step size is adapted in the first `adapt` transitions, by dual averaging."""
+def with_moves(
+    posterior: Posterior, settings: _moves.Settings, adapt: int, target_accept: float, sweep: bool
+) -> Sampler:
+    """NUTS with all moves. The step size is adapted in the first `adapt` transitions, by dual averaging.
+
+    With `sweep` a transition ends with a sweep of blocked Gibbs sampling, for few points of weight one.
+    """
     begin, update = dual_averaging()
 
     def init(key, start, _):
@@ -207,17 +214,25 @@ def with_moves(posterior: Posterior, settings: _moves.Settings, adapt: int, targ
         key, key_step = random.split(now.key)
         log_step = jnp.where(now.left > 0, *now.averaging[:2])
         state, info = _moves.step(key_step, now.state, data, jnp.exp(log_step), posterior, settings)
+        if sweep:
+            state = swept(random.fold_in(key_step, 1), state, data)
         averaging = update(target_accept - info.nuts.acceptance_rate, now.averaging)
         averaging = jax.tree.map(lambda new, old: jnp.where(now.left > 0, new, old), averaging, now.averaging)
         stats = info.nuts._asdict() | {"step_size": jnp.exp(log_step)}
         stats |= {name: getattr(info, name).astype(int) for name in ("label_moves", "tail_moves", "split_merges")}
         return _Adaptive(state, key, now.left - 1, averaging), stats
 
+    def swept(key, state, data):
+        labels, sites = jnp.zeros(len(data.points), int), _moves.parameters_of(state, posterior)
+        given = blocked_gibbs.State(sites, labels, jnp.zeros((), int))
+        prior = _moves.conjugate_of(posterior)
+        return _moves.state_of(blocked_gibbs.step(key, given, data.points, prior, posterior).parameters, posterior)
+
     def parameters(kept):
         every = jax.vmap(jax.vmap(lambda s: _moves.parameters_of(s, posterior)))
         return posterior.compile(("nuts, parameters",), every, kept)[0](kept)
 
-    return Sampler(("nuts, all moves", settings, target_accept), init, step, lambda now: now.state, parameters)
+    return Sampler(("nuts, all moves", settings, target_accept, sweep), init, step, lambda now: now.state, parameters)
 
 
 def plain(
