@@ -29,7 +29,7 @@ from dpgmm.data import Dataset
 from dpgmm.diagnostics import Diagnosis
 from dpgmm.posterior import Posterior
 from dpgmm.study import Estimate, Picture, Section
-from dpgmm.verdicts import FOUND
+from dpgmm.verdicts import FOUND, THRESHOLD
 
 QUESTION = """An effective draw is worth as much as an independent one. How many a second does each sampler give, of the
 quantity that it draws worst, and is the answer that they add up to right?"""
@@ -46,7 +46,7 @@ class Contender(NamedTuple):
 
 
 CONTENDERS = {
-    "nuts": Contender("nuts", {}, "o", 50, 150),
+    "nuts": Contender("nuts", {}, "o", 50, 100),
     "nuts, moves=swaps": Contender("nuts", {"moves": "swaps"}, "^", 100, 150),
     "nuts, moves=none": Contender("nuts", {"moves": "none"}, "v", 100, 150),
     "gibbs": Contender("gibbs", {}, "s", 200, 800),
@@ -67,8 +67,8 @@ class Case(NamedTuple):
     truncation: int
     contenders: tuple[str, ...] = tuple(CONTENDERS)
     references: dict[str, dict[str, Any]] = {  # noqa: RUF012  # never written to
-        "gibbs": {"warmup": 500, "draws_per_chain": 3_000},
-        "nuts": {"warmup": 50, "draws_per_chain": 400},
+        "gibbs": {"warmup": 500, "draws_per_chain": 2_000},
+        "nuts": {"warmup": 50, "draws_per_chain": 250},
     }
 
 
@@ -126,7 +126,7 @@ CASES = {
     FIFTY: Case(ten_and_forty, 50),
     "atom at ten": Case(atom, 20),
     "unequal weights": Case(unequal, 20),
-    "ten points": Case(ten_points, 20, references={}),
+    "ten points": Case(ten_points, 20, ("nuts", "gibbs", "blocked_gibbs"), {}),
 }
 FULL = Plan(CASES, repeats=3, seeds=20, gibbs={})
 QUICK = Plan(
@@ -358,9 +358,11 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
     best = {name: fastest(some) for name, some in of_case.items()}
     words = [f"{n} {r['method']} {_rate(r)}" if r else f"{n} none" for n, r in best.items()]
     wrong = [row for row in rows if row["agrees"] == "no"]
+    unknown = sum(row["agrees"] == "too few draws" for row in rows)
     sentences.append(
-        "Effective draws a second of the worst invariant, of the fastest method whose answer is not wrong: "
-        f"{'; '.join(words)}. {len(wrong)} of {len(rows)} answers are wrong, {_wrongly(wrong)}."
+        "Effective draws a second of the worst invariant, of the fastest method that mixed and is not found wrong: "
+        f"{'; '.join(words)}. {len(wrong)} of {len(rows)} answers are wrong{_wrongly(wrong)}; {unknown} could "
+        "not be judged for want of effective draws."
     )
     seeds = numbers.get("seeds", [])
     if seeds:
@@ -377,16 +379,18 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
 
 
 def fastest(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The row of most effective draws a second among those whose answer was not found wrong, or None."""
-    known = [row for row in rows if row["agrees"] != "no" and row["ESS/s"] is not None]
+    """The row of most effective draws a second of those that mixed and were compared without fault, or None.
+
+    Effective draws of chains that have not mixed, R-hat of `THRESHOLD` or more, are no measure of anything.
+    """
+    mixed = [row for row in rows if row["ESS/s"] is not None and (row["R-hat"] or math.inf) < THRESHOLD]
+    known = [row for row in mixed if row["agrees"] in ("yes", "as far as seen")]
     return max(known, key=lambda row: row["ESS/s"], default=None)
 
 
 def _wrongly(wrong: list[dict[str, Any]]) -> str:
     believed = [row for row in wrong if row["verdict"] in FOUND]
-    if not wrong:
-        return "as far as could be told"
-    return f"and {len(believed)} of these were called converged"
+    return f", of which {len(believed)} were called converged" if wrong else ""
 
 
 def _beside(name: str, rows: list[dict[str, Any]]) -> str:
@@ -410,15 +414,18 @@ def _sections(numbers: dict[str, Any]) -> list[Section]:
         "bulk and tail of any label-invariant quantity. ESS/s: of the seconds of sampling, run time shared out by number "
         "of transitions; with warm-up: of all seconds after compilation, which has a column of its own and is 0 where "
         "programs were at hand. R-hat: the largest of an invariant. Verdict: the one given most often, and its share.",
-        f"Agrees: all repeats together, every invariant, {ERRORS:g} standard errors; in brackets how many numbers had the "
-        "effective draws to be compared. An effective draw of a wrong answer is worth nothing, and ESS of chains "
+        f"Agrees: all repeats together, every invariant, {ERRORS:g} standard errors; numbers compared: those that had the "
+        "effective draws for it. An effective draw of a wrong answer is worth nothing, and ESS of chains "
         "that have all missed a mode is too large.",
     )
     caption = (
         "Effective draws a second of the worst invariant, sampling alone: median and range of repeats. Hollow: the answer "
         "disagrees with the reference. Colour: method; markers tell the moves of NUTS apart."
     )
-    parts = [Section("Effective draws a second", [_shown(r) for r in rows], notes, [Picture(picture(rows), caption)])]
+    parts = [
+        Section("Effective draws a second", [_shown(r) for r in rows], notes[:1], [Picture(picture(rows), caption)]),
+        Section("Is the answer right?", [_shown_answer(r) for r in rows], notes[1:]),
+    ]
     if seeds:
         truth = numbers["references"][FIFTY]["nuts"]
         note = f"Mean number of clusters, long nuts: {truth}. False: called converged, and more than {ERRORS:g} errors off."
@@ -435,13 +442,23 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         "with warm-up": _said(row["ESS/s, warm-up included"], ".3g"),
         "ESS": _said(row["ESS"], ".0f"),
         "R-hat": _said(row["R-hat"], ".3f"),
-        "verdict": f"{row['verdict']} ({row['verdict of repeats']:.0%})",
         "steps": _said(row["leapfrog steps a draw"], ".0f"),
         "divergences": _said(row["divergences"], ".0f"),
-        "clusters": str(Estimate(row["clusters"], row["error"])),
-        "agrees": f"{row['agrees']} ({row['compared']} of {row['numbers']}; {row['reference']})",
         "run s": f"{row['run seconds']:.3g}",
         "compile s": f"{row['compile seconds']:.3g}",
+    }
+
+
+def _shown_answer(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "data": row["data"],
+        "method": row["method"],
+        "verdict": f"{row['verdict']} ({row['verdict of repeats']:.0%})",
+        "clusters": str(Estimate(row["clusters"], row["error"])),
+        "reference": row["reference"],
+        "agrees": row["agrees"],
+        "numbers compared": f"{row['compared']} of {row['numbers']}",
+        "apart": row["apart"],
     }
 
 
@@ -473,6 +490,8 @@ def picture(rows: list[dict[str, Any]]):
     for line in range(1, len(cases)):
         axis.axhline(line - 0.5, color="#dddddd", lw=0.7, zorder=0)
     axis.set(xscale="log", xlabel="smallest ESS of an invariant, a second of sampling", ylim=(len(cases) - 0.5, -0.5))
+    low, high = axis.get_xlim()
+    axis.set_xlim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
     axis.set_yticks(range(len(cases)), cases)
     axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return canvas
