@@ -377,7 +377,9 @@ test_a_kernel_leaves_the_joint_distribution_alone, test_a_planted_bug_changes_it
         "split and merge": SPLIT_MERGE,
         "split and merge of components": ALLOCATIONS,
         "weights of a partition": PARAMETERS,
-        "pairs parted anew, sticks": Check(of_parameters, pairs_step(STICKS), look_at_parameters, PAIRS, steps=6),
+        "pairs parted anew, sticks": Check(
+            of_parameters, pairs_step(STICKS), look_at_parameters, PAIRS, steps=6, subtle=(choices_unweighed,)
+        ),
         "pairs parted anew, Dirichlet": Check(
             of_masses, pairs_step(DIRICHLET), look_at_parameters, ORDER, steps=6, slow=True
         ),
