@@ -31,8 +31,10 @@ ROWS = 32_000_000
 """Point-component densities that are held while components are parted anew."""
 FEWEST, LARGEST = 8, 32
 """Components among which pairs are parted anew, at least and at most."""
+MANY = 20_000
+"""Points that all take part in the start."""
 SUBSET, EARLY, EARLY_MOVES = 4_000, 400, (3, 8)
-"""Points of a start, its sweeps, and the `split_merges` and `pair_moves` of each."""
+"""Of more, the points that do, their sweeps, and the `split_merges` and `pair_moves` of each."""
 MOST = 3
 """Components that a start occupies, at most. Splits find what is missing, however many points there are; two components
 that share one Gaussian's points take ages to become one where there are many."""
@@ -145,10 +147,10 @@ def checked(posterior: Posterior) -> Conjugate:
 def start(key: Array, points: Array, prior: Conjugate, posterior: Posterior) -> State:
     """Dispersed start: the points nearest to each of 1 to `MOST` randomly chosen points are those of a component.
 
-    Of more than `SUBSET` points, it is what `EARLY` sweeps on so many random ones make of such a start: a start of its own
+    Of more than `MANY` points, it is what `EARLY` sweeps on `SUBSET` random ones make of such a start: a start of its own
     for every chain, which costs little beside sweeps of all points. Allocations are then those of no point yet: nought.
     """
-    if len(points) <= SUBSET:
+    if len(points) <= MANY:
         return _at_random(key, points, prior, posterior)
     key_rows, key_start, key_sweeps = random.split(key, 3)
     some = points[random.randint(key_rows, (SUBSET,), 0, len(points))]
