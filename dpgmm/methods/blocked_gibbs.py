@@ -33,7 +33,7 @@ FEWEST, LARGEST = 8, 32
 """Components among which pairs are parted anew, at least and at most."""
 MANY = 20_000
 """Points that all take part in the start."""
-SUBSET, EARLY, EARLY_MOVES = 4_000, 400, (3, 8)
+SUBSET, EARLY, EARLY_MOVES = 4_000, 800, (20, 8)
 """Of more, the points that do, their sweeps, and the `split_merges` and `pair_moves` of each."""
 MOST = 3
 """Components that a start occupies, at most. Splits find what is missing, however many points there are; two components
