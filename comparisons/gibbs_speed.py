@@ -8,7 +8,8 @@ stick breaking with K = 20. Collapsed Gibbs samples the untruncated process, blo
 Speed: seconds of a sweep of one chain, the median over chunks of sweeps and over runs of the methods in turn; compilation
 apart. The largest size runs in processes of their own, whose peak memory, Python and JAX included, is read from the
 operating system. Mixing: chains from dispersed starts at the largest size, with and without split-merge
-proposals after every sweep, one for collapsed and three for blocked Gibbs; sweep by sweep the number of clusters and
+proposals after every sweep, one for collapsed and three for blocked Gibbs, and with pairs of components parted anew
+as well; sweep by sweep the number of clusters and
 ``log p(x, partition)``, components integrated out, weights by the Chinese restaurant process with its concentration at the
 prior mean, the same function for all; at the end the adjusted Rand index against the true components and the variation of
 information between chains, in bits. Efficiency: effective draws a second of that log density, of the number of clusters and
@@ -45,8 +46,9 @@ TRUNCATION = 20
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "collapsed": ("gibbs", {"split_merges": 0}),
     "collapsed, split-merge": ("gibbs", {"split_merges": 1}),
-    "blocked": ("blocked_gibbs", {"split_merges": 0}),
-    "blocked, split-merge": ("blocked_gibbs", {"split_merges": 3}),
+    "blocked": ("blocked_gibbs", {"split_merges": 0, "pair_moves": 0}),
+    "blocked, split-merge": ("blocked_gibbs", {"split_merges": 3, "pair_moves": 0}),
+    "blocked, pairs": ("blocked_gibbs", {"split_merges": 3, "pair_moves": 4}),
 }
 GIGABYTE = 1e9
 LABELS = 256
@@ -70,7 +72,17 @@ FULL = Plan(
     sweeps={1_000: 1_000, 10_000: 200, 100_000: 20, 1_000_000: 3},
     alone=1_000_000,
     rounds=2,
-    mixing=(1_000_000, 2, {"collapsed": 10, "collapsed, split-merge": 10, "blocked": 60, "blocked, split-merge": 60}),
+    mixing=(
+        1_000_000,
+        2,
+        {
+            "collapsed": 10,
+            "collapsed, split-merge": 10,
+            "blocked": 60,
+            "blocked, split-merge": 60,
+            "blocked, pairs": 30,
+        },
+    ),
     efficiency=(10_000, 2, 200),
 )
 QUICK = Plan(

@@ -425,6 +425,16 @@ def log_overlap(means: Array, blocks: Array, k: Array, base: BaseMeasure) -> Arr
     return -0.125 * distances + offsets - 0.5 * (own + own_of_k)
 
 
+def log_choices(log_weights: Array, means: Array, blocks: Array, k: Array, base: BaseMeasure, near: bool) -> Array:
+    """Of every component, that it is the first of a pair whose second is k, ``(M,)``: see `split_merge`."""
+    others = jnp.where(jnp.arange(len(log_weights)) == k, -jnp.inf, log_weights)
+    by_weight = others - jax.nn.logsumexp(others)
+    if not near:
+        return by_weight
+    nearer = by_weight + log_overlap(means, blocks, k, base)
+    return jnp.logaddexp(by_weight, nearer - jax.nn.logsumexp(nearer)) - jnp.log(2.0)
+
+
 def split_merge(
     key: Array,
     state: State,
@@ -465,20 +475,11 @@ def split_merge(
             return of_weights + gaussian.log_density(base.mean, means, factor).sum()
         return of_weights + _active.log_prior_components(means, blocks, base, covariance)
 
-    def log_choices(folded, means, blocks, k):
-        """Of every component, that it is the first of a pair whose second is k, ``(num,)``."""
-        others = jnp.where(jnp.arange(num) == k, -jnp.inf, folded[:num])
-        by_weight = others - jax.nn.logsumexp(others)
-        if not near:
-            return by_weight
-        nearer = by_weight + log_overlap(means, blocks, k, base)
-        return jnp.logaddexp(by_weight, nearer - jax.nn.logsumexp(nearer)) - jnp.log(2.0)
-
     def attempt(i, carry):
         folded, means, blocks, rows, value, accepted = carry
         noise = jax.tree.map(lambda leaf: leaf[i], every)
         k = jnp.minimum((noise.places[0] * num).astype(int), num - 1)
-        log_choice = log_choices(folded, means, blocks, k)
+        log_choice = log_choices(folded[:num], means, blocks, k, base, near)
         chances = jnp.cumsum(jnp.exp(log_choice))
         j = jnp.minimum(jnp.sum(chances <= noise.places[1] * chances[-1]), num - 1)
         which = jnp.stack([j, k])
@@ -506,7 +507,7 @@ def split_merge(
         ratio += of_share(new.share) - of_share(old.share)
         ratio += log_proposal(old, given, covariance) - log_proposal(new, given, covariance)
         all_means, all_blocks = means.at[which].set(pair_means), blocks if tied else blocks.at[which].set(pair_blocks)
-        ratio += log_choices(new_folded, all_means, all_blocks, k)[j] - log_choice[j]
+        ratio += log_choices(new_folded[:num], all_means, all_blocks, k, base, near)[j] - log_choice[j]
         # A covariance that is not one leaves NaN, and is refused.
         accept = jnp.isfinite(ratio) & (j != k) & (noise.log_uniform < ratio)
         put = lambda new, old: jnp.where(accept, new, old)

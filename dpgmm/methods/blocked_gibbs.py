@@ -4,6 +4,7 @@ Ishwaran & James (2001), section 5.2, with moves that permute labels. The poster
 labels included; components stand as the sampler left them.
 """
 
+import time
 from typing import NamedTuple
 
 import jax
@@ -30,8 +31,10 @@ ROWS = 32_000_000
 """Point-component densities that are held while components are parted anew."""
 FEWEST, LARGEST = 8, 32
 """Components among which pairs are parted anew, at least and at most."""
-SUBSET, EARLY, EARLY_MOVES = 4_000, 400, (3, 8)
-"""Points of a start, its sweeps, and the `split_merges` and `pair_moves` of each."""
+MANY = 20_000
+"""Points that all take part in the start."""
+SUBSET, EARLY, EARLY_MOVES = 4_000, 800, (20, 8)
+"""Of more, the points that do, their sweeps, and the `split_merges` and `pair_moves` of each."""
 MOST = 3
 """Components that a start occupies, at most. Splits find what is missing, however many points there are; two components
 that share one Gaussian's points take ages to become one where there are many."""
@@ -79,7 +82,9 @@ def run(
     key_start, key_chain = random.split(key)
     begin = lambda key, points: start(key, points, prior, posterior)
     initial, start_seconds = posterior.compile("blocked_gibbs, start", begin, key_start, points)
-    starts = [initial(k, points) for k in random.split(key_start, chains)]
+    begun = time.perf_counter()
+    starts = jax.block_until_ready([initial(k, points) for k in random.split(key_start, chains)])
+    begun = time.perf_counter() - begun
     label_type = np.min_scalar_type(num_components - 1)
 
     def draw(state, key, points):
@@ -126,7 +131,7 @@ def run(
             "keep_allocations": keep,
         },
         compile_seconds=start_seconds + compile_seconds,
-        run_seconds=run_seconds,
+        run_seconds=begun + run_seconds,
         moves_labels=True,
         sample_stats={"occupied_clusters": np.asarray(active)}
         | ({"accepted_moves": np.asarray(accepted)} if split_merges else {}),
@@ -142,10 +147,10 @@ def checked(posterior: Posterior) -> Conjugate:
 def start(key: Array, points: Array, prior: Conjugate, posterior: Posterior) -> State:
     """Dispersed start: the points nearest to each of 1 to `MOST` randomly chosen points are those of a component.
 
-    Of more than `SUBSET` points, it is what `EARLY` sweeps on so many random ones make of such a start: a start of its own
+    Of more than `MANY` points, it is what `EARLY` sweeps on `SUBSET` random ones make of such a start: a start of its own
     for every chain, which costs little beside sweeps of all points. Allocations are then those of no point yet: nought.
     """
-    if len(points) <= SUBSET:
+    if len(points) <= MANY:
         return _at_random(key, points, prior, posterior)
     key_rows, key_start, key_sweeps = random.split(key, 3)
     some = points[random.randint(key_rows, (SUBSET,), 0, len(points))]
