@@ -38,7 +38,7 @@ class Comparison(NamedTuple):
     """One quantity under two methods: its mean or sd (`of`), Monte Carlo standard errors, and the difference.
 
     `truncation_allows`: what is taken off the difference; `standard_errors`: what is left of it, in errors of both together,
-    NaN where the methods that `short` names, separated by commas, have too few effective draws.
+    NaN where the methods that `short` names, separated by semicolons, have too few effective draws.
     """
 
     first: str
@@ -241,7 +241,7 @@ def _compare(
     """One comparison of two estimates, less what is allowed for."""
     one, other = pair
     errors = [e.error if e.low < e.high else o.sd / math.sqrt(ENOUGH) for e, o in ((one, other), (other, one))]
-    short = ", ".join(name for name, e in zip(names, pair, strict=True) if not e.ess >= ENOUGH)
+    short = "; ".join(name for name, e in zip(names, pair, strict=True) if not e.ess >= ENOUGH)
     excess, error = abs(one.value - other.value) - allowed, math.hypot(*errors)
     rounding = 1e-12 * max(abs(one.value), abs(other.value))
     times = 0.0 if excess <= rounding else excess / error if error > 0 else math.inf
@@ -278,7 +278,7 @@ def _disagree(result: Agreement, one: str, other: str, found: Mapping[str, diagn
 def _lacking(result: Agreement, one: str, other: str) -> str:
     all_of = result.of_pair(one, other)
     short = [c.short for c in all_of if c.short]
-    who = [name for name in (one, other) if any(name in names.split(", ") for names in short)]
+    who = [name for name in (one, other) if any(name in names.split("; ") for names in short)]
     few = f"{listed(who)} {'has' if len(who) == 1 else 'have'} too few effective draws"
     if len(short) == len(all_of):
         return f"{one} and {other} cannot be compared: {few} (below {ENOUGH:.0f})"
