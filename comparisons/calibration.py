@@ -28,7 +28,7 @@ SIMULATIONS = 200
 DRAWS = 49
 """Thinned draws of a fit among which the truth is ranked: few, so that they are nearly independent."""
 OPTIONS: dict[str, dict[str, Any]] = {
-    "nuts": {"chains": 2, "warmup": 300, "draws_per_chain": 1_000, "max_tree_depth": 8},
+    "nuts": {"chains": 2, "warmup": 50, "draws_per_chain": 100, "thin": 10},
     "gibbs": {"chains": 2, "warmup": 200, "draws_per_chain": 100, "thin": 10, "split_merges": 1},
     "blocked_gibbs": {"chains": 2, "warmup": 400, "draws_per_chain": 100, "thin": 20},
     "svi": {"restarts": 2, "max_steps": 4_000, "draws_per_restart": 400},
@@ -36,7 +36,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "map": {"restarts": 4, "steps": 600},
 }
 QUICK: dict[str, dict[str, Any]] = {
-    "nuts": {"chains": 1, "warmup": 50, "draws_per_chain": 50, "max_tree_depth": 5},
+    "nuts": {"chains": 1, "warmup": 20, "draws_per_chain": 50, "thin": 1},
     "gibbs": {"chains": 1, "warmup": 20, "draws_per_chain": 60},
     "blocked_gibbs": {"chains": 1, "warmup": 20, "draws_per_chain": 60},
     "svi": {"restarts": 1, "max_steps": 500, "draws_per_restart": 100},
