@@ -128,7 +128,7 @@ def _numbers(
         "NUTS: labellings": of_nuts.switching[0].labellings,
         "NUTS: modes": len(of_nuts.atlas.table),
         "MAP: switches per 1,000 steps": path.per_1000,
-        "MAP: trades of rank per 1,000 steps": labelling.rank_changes(trees["map"]),
+        "MAP: trades of rank per 1,000 steps": labelling.rank_changes(trees[MAP]),
         "MAP: restarts": len(of_map.atlas.mode),
         "MAP: modes": len(of_map.atlas.table),
         "MAP: basin of the best mode": float(of_map.atlas.table["basin"].iloc[0]),

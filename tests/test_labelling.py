@@ -75,5 +75,5 @@ def test_study_runs_and_writes(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "label_switching.json").read_text()).keys() == numbers.keys() == {"half"}
     assert 0 <= numbers["half"]["relabelling methods, least agreement"] <= 1
     page = (tmp_path / "label_switching.html").read_text()
-    assert page.count("<figure>") == page.count("<figcaption>") == 6
+    assert page.count("<figure>") == page.count("<figcaption>") == 11
     assert all(sentence.split(":")[0] == "half" for sentence in label_switching.conclusions(numbers))
