@@ -64,7 +64,7 @@ Warmup = Annotated[int, typer.Option(min=1, help="Warm-up transitions a chain.")
 Draws = Annotated[int, typer.Option(min=4, help="Draws a chain, and a guide.")]
 Restarts = Annotated[int, typer.Option(min=1, help="Restarts of MAP; SVI takes a quarter.")]
 Compression = Annotated[bool, typer.Option(help="Certified compression of one-dimensional data.")]
-Quick = Annotated[bool, typer.Option("--quick", help="A short run, under a minute: to see that all works.")]
+Quick = Annotated[bool, typer.Option("--quick", help="A short run, mostly compiling: to see that all works.")]
 
 
 @app.command()
