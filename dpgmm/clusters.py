@@ -90,7 +90,7 @@ def change(clusters: Clusters, k: Array, x: Array, sign: float, base: BaseMeasur
     c = sign * kappa / new_kappa
     residual = x - one.means
     in_blocks = conjugate.in_blocks(residual, base)
-    image = jnp.sum(one.precisions[..., None] * in_blocks[..., None, :, :], axis=-2)
+    image = conjugate.times(one.precisions, in_blocks)
     growth = 1 + c * jnp.sum(in_blocks * image, axis=(-1, -2))
     means = one.means + sign * residual / new_kappa
     outer = jnp.sum(image[..., :, None, :] * image[..., None, :, :], axis=-1)
@@ -115,7 +115,7 @@ def log_predictive(clusters: Clusters, x: Array, base: BaseMeasure) -> Array:
     """
     residual = conjugate.in_blocks(x - clusters.means, base)
     kappa = (base.kappa + clusters.counts)[:, None]
-    image = jnp.sum(clusters.precisions[..., None] * residual[..., None, :, :], axis=-2)
+    image = conjugate.times(clusters.precisions, residual)
     distance = jnp.sum(image * residual, axis=(-1, -2))
     exponent = 0.5 * (clusters.dfs + conjugate.shape_of(base)[2])
     return clusters.offsets - exponent * jnp.sum(jnp.log1p(kappa / (kappa + 1) * distance), axis=-1)

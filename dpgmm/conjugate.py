@@ -62,6 +62,16 @@ def product(x: Array, y: Array, base: BaseMeasure) -> Array:
     return jnp.sum(x[..., :, None, :] * y[..., None, :, :], axis=-1)
 
 
+def times(blocks: Array, x: Array) -> Array:
+    """Matrices ``(..., B, d, d)`` times vectors `in_blocks`, ``(..., B, d, R)``."""
+    return jnp.sum(blocks[..., None] * x[..., None, :, :], axis=-2)
+
+
+def coloured(blocks: Array, noise: Array, base: BaseMeasure) -> Array:
+    """``L noise``, block by block: ``(..., D)``."""
+    return times(blocks, in_blocks(noise, base)).reshape(noise.shape)
+
+
 def scatter(counts: Array, sums: Array, squares: Array, base: BaseMeasure) -> Array:
     """``sum x x^T + kappa m m^T - kappa_n m_n m_n^T``, block by block, what points add to Psi: ``(..., B, d, d)``."""
     return squares - product(sums, sums, base) / (base.kappa + counts)[..., None, None, None]
@@ -117,8 +127,7 @@ def sample(key: Array, base: BaseMeasure) -> tuple[Array, Array]:
     df = jnp.broadcast_to(base.df[..., None], base.scale_tril.shape[:-2])
     scale_trils = InverseWishartCholesky(df, base.scale_tril).sample(key_scale)
     noise = random.normal(key_mean, base.mean.shape, base.mean.dtype) / jnp.sqrt(base.kappa)[..., None]
-    coloured = jnp.sum(scale_trils[..., None] * in_blocks(noise, base)[..., None, :, :], axis=-2)
-    return base.mean + coloured.reshape(noise.shape), scale_trils
+    return base.mean + coloured(scale_trils, noise, base), scale_trils
 
 
 def recentre(counts: Array, sums: Array, squares: Array, shift: Array, base: BaseMeasure) -> tuple[Array, Array, Array]:

@@ -4,7 +4,6 @@ Joint-distribution tests: parameters and points are drawn by numpy, a kernel mov
 nothing that is looked at may change its distribution (Geweke 2004; Gandy & Scott 2020).
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
@@ -23,7 +22,7 @@ from joint import (
 )
 
 from dpgmm.methods import _active, _moves, _weights
-from dpgmm.methods._active import Components, Rest
+from dpgmm.methods._active import Components
 from dpgmm.posterior import Arrays
 
 K, ACTIVE, N = 4, 2, 3
@@ -96,11 +95,9 @@ def look(s):
 
 def smooth(prior):
     def transition(key, state, x):
-        head, tail = _moves._head(state.components, ACTIVE, BASE, x)
-        log_rest = jax.nn.logsumexp(state.components.log_weights[ACTIVE:])
-        rest = Rest(head + jnp.log(jnp.maximum(tail, 1e-300)) - log_rest, head + jnp.log1p(tail))
+        rest = _moves.rest_of(state.components, ACTIVE, BASE, x)
         return _active.transition(
-            key, state.components, state.log_total, state.concentration, BASE, x, rest, 0.5,
+            key, state.components, state.log_total, state.concentration, BASE, x, rest, jnp.asarray(0.5),
             num=ACTIVE, rule=prior.weights, covariance="diagonal", max_tree_depth=2,
         )  # fmt: skip
 
@@ -115,9 +112,7 @@ def ordered(prior, move):
         if prior.weights == "dirichlet":
             state, _ = _moves.reorder(random.fold_in(key, 1), state, prior)
         state = move(key, state, points(s))
-        if prior.weights == "dirichlet":
-            state = _moves._in_order(state, random.permutation(random.fold_in(key, 2), K))
-        return changed(state)
+        return changed(_moves.any_order(random.fold_in(key, 2), state, prior))
 
     return kernel
 

@@ -238,7 +238,7 @@ def transition(
     def at(flat):
         of_weights, of_means, of_blocks = unravel(flat)
         weights = _weights.weights_at(weights_now + scales.weights * of_weights, log_rest_mass, rule, num)
-        means = now.means[:num] + scales.means[:, None] * _coloured(frame.blocks, of_means, base)
+        means = now.means[:num] + scales.means[:, None] * conjugate.coloured(frame.blocks, of_means, base)
         blocks, log_jacobian = to_factors.constrain(blocks_now + scales.blocks * of_blocks, {})
         return weights, means, blocks, log_jacobian
 
@@ -250,7 +250,9 @@ def transition(
         u = weights_now + scales.weights * unravel(flat)[0]
         value += _weights.log_density(u, a, rule, size) + log_prior_components(means, blocks, base, covariance)
         value += (
-            log_jacobian + _weights.log_order(weights, rule) + log_density_frame(frame, weights[:num], blocks, total)
+            log_jacobian
+            + _weights.log_order(weights, num, rule)
+            + log_density_frame(frame, weights[:num], blocks, total)
         )
         # A density that outgrows the reference by more than numbers hold is refused: its way back has probability zero.
         return jnp.where(jnp.isfinite(value), -value, jnp.inf)
@@ -272,11 +274,6 @@ def transition(
         log_total = masses[0] - weights[0]
     accepted = tree.sum_accept_probs / tree.num_proposals
     return moved, log_total, Info(tree.num_proposals, accepted, tree.z_proposal_energy, tree.diverging)
-
-
-def _coloured(blocks: Array, noise: Array, base: BaseMeasure) -> Array:
-    """``L noise``, block by block: ``(M, D)``."""
-    return jnp.sum(blocks[..., None] * conjugate.in_blocks(noise, base)[..., None, :, :], axis=-2).reshape(noise.shape)
 
 
 def log_prior_components(means: Array, blocks: Array, base: BaseMeasure, covariance: str) -> Array:

@@ -56,12 +56,11 @@ def conjugate_family(points: Array, base: BaseMeasure, capacity: int, tied: bool
         if not tied:
             return component(means, blocks)
         noise = random.normal(key, means.shape, means.dtype) / jnp.sqrt(base.kappa)
-        coloured = jnp.sum(parameters.blocks[..., None] * conjugate.in_blocks(noise, base)[..., None, :, :], axis=-2)
-        return parameters._replace(means=base.mean + coloured.reshape(means.shape))
+        return parameters._replace(means=base.mean + conjugate.coloured(parameters.blocks, noise, base))
 
     def log_density(x, parameters):
         residual = conjugate.in_blocks(x - parameters.means, base)
-        white = jnp.sum(parameters.whiteners[..., None] * residual[..., None, :, :], axis=-2)
+        white = conjugate.times(parameters.whiteners, residual)
         repeats = conjugate.shape_of(base)[2]
         log_det = repeats * gaussian.log_determinant(parameters.blocks).sum(-1)
         return -0.5 * jnp.sum(white**2, axis=(-1, -2, -3)) - log_det - 0.5 * base.mean.shape[-1] * gaussian.LOG_2PI

@@ -130,7 +130,7 @@ def cut(key: Array, state: State, prior: Conjugate) -> Statistics:
     noise = conjugate.in_blocks(random.normal(key_direction, mean.shape, mean.dtype), prior.base)
     noise /= jnp.sqrt(jnp.sum(noise**2))
     tril = q.scale_tril[i if len(q.scale_tril) > 1 else 0] / jnp.sqrt(q.df[i if len(q.df) > 1 else 0])
-    along = jnp.sum(tril[..., None] * noise[..., None, :, :], axis=-2).reshape(mean.shape)
+    along = conjugate.times(tril, noise).reshape(mean.shape)
 
     def part(side):
         """Share, mean and second moment less one of what a cut leaves of a standard normal on one side."""

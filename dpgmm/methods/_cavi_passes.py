@@ -92,7 +92,7 @@ def coefficients(q: BaseMeasure, log_weights: Array, base: BaseMeasure) -> Array
     """``(K, F)``, for ``E log w_k + E log N(x_n | mu_k, Sigma_k) = coefficients @ features``."""
     size, dim, repeats = base.scale_tril.shape[-1], base.mean.shape[-1], conjugate.shape_of(base)[2]
     precision, centre = _precision(q), conjugate.in_blocks(q.mean - base.mean, base)
-    linear = jnp.sum(precision[..., None] * centre[..., None, :, :], axis=-2)
+    linear = conjugate.times(precision, centre)
     constant = log_weights + 0.5 * repeats * _log_precision(q).sum(-1)
     constant -= 0.5 * (dim * gaussian.LOG_2PI + dim / q.kappa + jnp.sum(linear * centre, axis=(-3, -2, -1)))
     rows, columns = jnp.tril_indices(size)

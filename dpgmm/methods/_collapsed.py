@@ -1,6 +1,6 @@
 """The kernel of the collapsed Gibbs sampler: one sweep over the points, and the steps for what partitions depend on."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,15 @@ class Kept(NamedTuple):
     concentration: Array
     base_mean: Array
     kappa: Array
+
+
+class _HasBase(Protocol):
+    """Any state with the mean and kappa of the base measure."""
+
+    @property
+    def base_mean(self) -> Array: ...
+    @property
+    def kappa(self) -> Array: ...
 
 
 def start(key: Array, points: Array, prior: Conjugate, most: int) -> State:
@@ -123,7 +132,7 @@ def _summed(p: Array) -> Array:
     return p
 
 
-def base_of(state: State | Kept, prior: Conjugate) -> BaseMeasure:
+def base_of(state: "_HasBase", prior: Conjugate) -> BaseMeasure:
     """The base measure with the state's mean and kappa."""
     return prior.base._replace(mean=state.base_mean, kappa=state.kappa)
 

@@ -16,7 +16,7 @@ from .. import base_measure, conjugate, gaussian, sticks
 from ..distributions import inverse_wishart_factor
 from ..gaussian import BaseMeasure
 from ..posterior import Arrays, Conjugate, Parameters, Posterior
-from . import _active, _weights
+from . import _active, _collapsed, _weights
 from ._active import Components, Points, Rest
 
 PART = 8
@@ -97,14 +97,10 @@ def step(
     """One transition: an order, NUTS on the first components, the others anew, splits and mergers, hyperparameters."""
     keys = random.split(key, 6)
     prior, size = conjugate_of(posterior), len(state.components.log_weights)
-    num, base = min(settings.active, size), base_of(state, prior)
+    num, base = min(settings.active, size), _collapsed.base_of(state, prior)
     points = _active.points_of(data, conjugate.shape_of(base)[1] == 1)
     state, reordered = reorder(keys[0], state, prior)
-    head, tail = _head(state.components, num, base, points)
-    # The log of a density of zero is cut where it cannot be seen.
-    seen = jnp.log(jnp.maximum(tail, jnp.finfo(tail.dtype).tiny))
-    log_beyond = jax.nn.logsumexp(state.components.log_weights[num:]) if num < size else 0.0
-    rest = Rest(head + seen - log_beyond, head + jnp.log1p(tail))
+    rest = rest_of(state.components, num, base, points)
     components, log_total, of_nuts = _active.transition(
         keys[1], state.components, state.log_total, state.concentration, base, points, rest, step_size,
         num=num, rule=prior.weights, covariance=prior.covariance, max_tree_depth=settings.max_tree_depth,
@@ -129,9 +125,17 @@ def step(
     state = state._replace(log_total=weights.log_total, concentration=a)
     if prior.hyperprior is not None:
         state = _sample_base(keys[5], state, prior)
-    if prior.weights == _weights.DIRICHLET:
-        state = _in_order(state, random.permutation(random.fold_in(keys[0], 2), size))
+    state = any_order(random.fold_in(keys[0], 2), state, prior)
     return state, Info(of_nuts, reordered, refreshed, split)
+
+
+def rest_of(components: Components, num: int, base: BaseMeasure, points: Points) -> Rest:
+    """What stands still while the first `num` components move; all of them now are the reference."""
+    head, tail = _head(components, num, base, points)
+    # The log of a density of zero is cut where it cannot be seen.
+    seen = jnp.log(jnp.maximum(tail, jnp.finfo(tail.dtype).tiny))
+    log_beyond = jax.nn.logsumexp(components.log_weights[num:]) if num < len(components.log_weights) else 0.0
+    return Rest(head + seen - log_beyond, head + jnp.log1p(tail))
 
 
 def _head(components: Components, num: int, base: BaseMeasure, points: Points) -> tuple[Array, Array]:
@@ -145,11 +149,6 @@ def _head(components: Components, num: int, base: BaseMeasure, points: Points) -
 def _cut(components: Components, num: int) -> Components:
     """The first `num` components; a covariance that all share stays."""
     return jax.tree.map(lambda leaf: leaf[:num], components)
-
-
-def base_of(state: State, prior: Conjugate) -> BaseMeasure:
-    """The base measure with the state's mean and kappa."""
-    return prior.base._replace(mean=state.base_mean, kappa=state.kappa)
 
 
 def _sample_base(key: Array, state: State, prior: Conjugate) -> State:
@@ -204,6 +203,13 @@ def reorder(key: Array, state: State, prior: Conjugate) -> tuple[State, Array]:
     return _in_order(state, new), accepted
 
 
+def any_order(key: Array, state: State, prior: Conjugate) -> State:
+    """Labels in a uniform order under Dirichlet weights, which do not tell them apart; others stay."""
+    if prior.weights != _weights.DIRICHLET:
+        return state
+    return _in_order(state, random.permutation(key, len(state.components.log_weights)))
+
+
 def _in_order(state: State, order: Array) -> State:
     """Component ``order[k]`` becomes k; a covariance that all share stays."""
     log_weights, means, blocks = state.components
@@ -236,7 +242,8 @@ def refresh(
     of_head = _active.log_joint_density(head, base, points)
     total = jnp.exp(of_head - density).sum(axis=0) + tail_density(new, first, base, points, density)
     change = points.weights @ jnp.log(total)
-    change += _order_of_first(new.log_weights, first, prior) - _order_of_first(components.log_weights, first, prior)
+    change += _weights.log_order(new.log_weights, first, prior.weights)
+    change -= _weights.log_order(components.log_weights, first, prior.weights)
     # Growth beyond what numbers hold is refused: its way back has probability zero.
     accept = jnp.isfinite(change) & (jnp.log(random.uniform(key_accept, dtype=change.dtype)) < change)
     proposed = state._replace(components=new, log_total=weights.log_total, concentration=a)
@@ -244,23 +251,15 @@ def refresh(
     return state, jnp.where(accept, density + jnp.log(total), density), accept
 
 
-def _order_of_first(log_weights: Array, first: Array, prior: Conjugate) -> Array:
-    """`_weights.log_order` of as many components as `first` says."""
-    if prior.weights != _weights.DIRICHLET:
-        return jnp.zeros((), log_weights.dtype)
-    share = log_weights - sticks.log_remaining(log_weights)
-    return jnp.sum(jnp.where(jnp.arange(len(log_weights)) < first, share, 0.0))
-
-
 def fresh(key: Array, components: Components, base: BaseMeasure) -> tuple[Array, Array]:
     """As many components from the base measure: means ``(K, D)`` and blocks, those that stand where all share them."""
     key_factor, key_mean = random.split(key)
     noise = random.normal(key_mean, components.means.shape, components.means.dtype) / jnp.sqrt(base.kappa)
     if len(components.blocks) == 1:
-        return base.mean + _active._coloured(components.blocks, noise, base), components.blocks
+        return base.mean + conjugate.coloured(components.blocks, noise, base), components.blocks
     shape = len(noise), *base.scale_tril.shape
     blocks = inverse_wishart_factor(bartlett(key_factor, base.df, shape, noise.dtype), base.scale_tril)
-    return base.mean + _active._coloured(blocks, noise, base), blocks
+    return base.mean + conjugate.coloured(blocks, noise, base), blocks
 
 
 def bartlett(key: Array, df: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
@@ -393,7 +392,7 @@ def propose(noise: Noise, pair: Pair, given: Proposal, tied: bool) -> Pair:
     measure = choose(given.empty, given.part)
     factor = jnp.where(noise.empty, noise.bartlett[0], noise.bartlett[1])
     blocks = pair.blocks if tied else inverse_wishart_factor(factor, measure.scale_tril)
-    apart = _active._coloured(blocks[None], noise.mean[None] / jnp.sqrt(measure.kappa), measure)[0]
+    apart = conjugate.coloured(blocks[None], noise.mean[None] / jnp.sqrt(measure.kappa), measure)[0]
     return pair._replace(share=mean + sd * noise.share, second_mean=measure.mean + apart, second_blocks=blocks)
 
 
@@ -469,10 +468,7 @@ def split_merge(
 
     def log_target(folded, means, blocks):
         of_weights = _weights.log_density_weights(folded, state.concentration, rule, size, num)
-        of_weights += _weights.log_order(folded, rule)
-        if tied:
-            factor = base_measure.in_smallest_form(blocks, covariance) / jnp.sqrt(base.kappa)
-            return of_weights + gaussian.log_density(base.mean, means, factor).sum()
+        of_weights += _weights.log_order(folded, num, rule)
         return of_weights + _active.log_prior_components(means, blocks, base, covariance)
 
     def attempt(i, carry):
@@ -498,9 +494,8 @@ def split_merge(
         new_rows = jnp.exp(_active.log_joint_density(pair, base, points) - density)
         others = jnp.ones(num, rows.dtype).at[which].set(0.0)
         new_value = points.weights @ jnp.log(others @ rows + new_rows[0] + new_rows[1] + rest)
-        at_pair = lambda w, m, b: log_target(w, m, b)
-        old_pair = at_pair(folded, means[which], blocks if tied else blocks_now)
-        new_pair = at_pair(new_folded, pair_means, blocks if tied else pair_blocks)
+        old_pair = log_target(folded, means[which], blocks if tied else blocks_now)
+        new_pair = log_target(new_folded, pair_means, blocks if tied else pair_blocks)
         # Of the logit of the share: du / dlogit = u (1 - u).
         of_share = lambda share: jax.nn.log_sigmoid(share) + jax.nn.log_sigmoid(-share)
         ratio = new_value - value + new_pair - old_pair + log_jacobian - log_jacobian_old

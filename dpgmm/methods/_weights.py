@@ -43,14 +43,14 @@ def coordinates(folded: Array, log_total: Array, rule: str, num: int) -> Array:
     """Coordinates of the first `num` weights: ``(M,)`` or ``(K - 1,)`` sticks, ``(M,)`` masses."""
     if rule == DIRICHLET:
         return log_total + folded[:num]
-    return _STICKS.unconstrain(sticks.logits(folded), {"concentration": jnp.ones(())})
+    return _STICKS.unconstrain(sticks.logits(folded), _SITES)
 
 
 def weights_at(u: Array, log_rest_mass: Array, rule: str, num: int) -> Array:
     """`folded` log weights at these coordinates; `log_rest_mass` is the log mass of the others, Dirichlet only."""
     if rule == DIRICHLET:
         return log_softmax(jnp.append(u, log_rest_mass)) if jnp.ndim(log_rest_mass) == 0 else log_softmax(u)
-    return sticks.log_weights(_STICKS.constrain(u, {"concentration": jnp.ones(())})[0])
+    return sticks.log_weights(_STICKS.constrain(u, _SITES)[0])
 
 
 def log_density(u: Array, a: Array, rule: str, size: int) -> Array:
@@ -58,7 +58,7 @@ def log_density(u: Array, a: Array, rule: str, size: int) -> Array:
     if rule == DIRICHLET:
         share = a / size
         return jnp.sum(share * u - jnp.exp(u) - gammaln(share))
-    logits, log_jacobian = _STICKS.constrain(u, {"concentration": jnp.ones(())})
+    logits, log_jacobian = _STICKS.constrain(u, _SITES)
     return sticks.log_density_logits(logits, a) + log_jacobian
 
 
@@ -105,15 +105,16 @@ def order(key: Array, weights: Array, a: Array, rule: str) -> tuple[Array, Array
     return jnp.where(accept, new, jnp.arange(len(weights))), accept
 
 
-def log_order(folded: Array, rule: str) -> Array:
-    """Log probability that these components come first in a size-biased order, ``sum_k log w_k / R_k`` (Plackett 1975).
+def log_order(log_weights: Array, first: Array | int, rule: str) -> Array:
+    """Log probability of the `first` places of a size-biased order, ``sum_k log w_k / R_k`` (Plackett 1975).
 
     What moves the first components of a drawn order moves its probability with them, which belongs to the target. Sticks
     have it in their density: nought.
     """
     if rule != DIRICHLET:
-        return jnp.zeros((), folded.dtype)
-    return jnp.sum((folded - sticks.log_remaining(folded))[:-1])
+        return jnp.zeros((), log_weights.dtype)
+    share = log_weights - sticks.log_remaining(log_weights)
+    return jnp.sum(jnp.where(jnp.arange(len(log_weights)) < first, share, 0.0))
 
 
 def refreshed(key: Array, now: Weights, a: Array, first: Array, prior: Conjugate) -> tuple[Weights, Array]:
@@ -134,7 +135,7 @@ def refreshed(key: Array, now: Weights, a: Array, first: Array, prior: Conjugate
     a = concentration.given_sticks(key_a, log_left, first, prior.concentration)
     logits = sticks.logits(log_weights)
     hazards = random.exponential(key_new, logits.shape, logits.dtype) / a
-    fresh = _STICKS.constrain(jnp.log(hazards), {"concentration": jnp.ones(())})[0]
+    fresh = _STICKS.constrain(jnp.log(hazards), _SITES)[0]
     return Weights(sticks.log_weights(jnp.where(keep[:-1], logits, fresh)), log_total), a
 
 
@@ -157,3 +158,4 @@ def concentration_given_weights(key: Array, now: Weights, a: Array, prior: Conju
 
 _STICKS = transforms.stick_logits(1_000_000)
 """Coordinates ``log(-log(1 - v))`` of all sticks, whatever the concentration."""
+_SITES = {"concentration": jnp.ones(())}

@@ -211,16 +211,14 @@ def part_pairs(
     """
     key_order, key_moves, key_labels = random.split(key, 3)
     state, size = _moves.state_of(sites, posterior), len(sites["means"])
-    base = _moves.base_of(state, prior)
+    base = _base(sites, prior)
     state, _ = _moves.reorder(key_order, state, prior)
     num = min(size, int(np.clip(ROWS // len(points), FEWEST, LARGEST)))
     diagonal = conjugate.shape_of(base)[1] == 1
     seen = _active.points_of(Arrays(points, jnp.ones(len(points), points.dtype)), diagonal)
     density = _moves.log_density(state.components, base, seen)
     state, _, _ = _moves.split_merge(key_moves, state, base, prior, seen, density, num, times, near=True)
-    if prior.weights == "dirichlet":
-        state = _moves._in_order(state, random.permutation(key_labels, size))
-    return _moves.parameters_of(state, posterior)
+    return _moves.parameters_of(_moves.any_order(key_labels, state, prior), posterior)
 
 
 def _base(sites: Parameters, prior: Conjugate) -> BaseMeasure:

@@ -87,8 +87,8 @@ def run(
     starts, data = dispersed(posterior, key_start, chains), posterior.arrays()
     moves = _chosen(posterior, moves, jax.tree.map(lambda leaf: leaf[0], starts))
     if thin is None:
-        few = min(THIN // posterior.data.dim, THIN * POINTS // posterior.data.size)
-        thin = max(1, few) if moves == "all" else 1
+        most = min(THIN // posterior.data.dim, THIN * POINTS // posterior.data.size)
+        thin = max(1, most) if moves == "all" else 1
     depth = (5 if moves == "all" else 10) if max_tree_depth is None else max_tree_depth
     at_least("nuts", 1, thin=thin, max_tree_depth=depth)
     if not 0 < target_accept < 1:
@@ -97,9 +97,9 @@ def run(
     if not np.isfinite(posterior.compile("nuts, starts", density, starts, data)[0](starts, data)).all():
         raise InputError(f"model {posterior.name}: the log density of a start is not finite; mend its initial(key)")
     if moves == "all":
-        few = posterior.data.size <= SWEPT and bool((posterior.data.weights == 1).all())
+        sweep = posterior.data.size <= SWEPT and bool((posterior.data.weights == 1).all())
         settings = _moves.Settings(active, split_merges, REFRESHES, depth)
-        sampler = with_moves(posterior, settings, warmup * thin, target_accept, few)
+        sampler = with_moves(posterior, settings, warmup * thin, target_accept, sweep)
     else:
         sampler = plain(posterior, starts, warmup * thin, target_accept, depth, dense_mass, moves == "swaps")
     results, compile_seconds, run_seconds = _run(
@@ -150,8 +150,9 @@ def _run(posterior, sampler, key, starts, data, warmup, count, thin, progress):
     """Chains on threads; `count` draws of each after the first `warmup`, and seconds of compiling and running."""
     keys = random.split(key, len(jax.tree.leaves(starts)[0]))
     start = lambda i: jax.tree.map(lambda leaf: leaf[i], starts)
-    begin = lambda key, start, data: sampler.init(key, start, data)
-    init, init_seconds = posterior.compile((*sampler.name, "init", warmup * thin), begin, keys[0], start(0), data)
+    init, init_seconds = posterior.compile(
+        (*sampler.name, "init", warmup * thin), sampler.init, keys[0], start(0), data
+    )
     states = [init(k, start(i), data) for i, k in enumerate(keys)]
 
     def draw(state, data):
@@ -224,7 +225,7 @@ def with_moves(
 
     def swept(key, state, data):
         labels, sites = jnp.zeros(len(data.points), int), _moves.parameters_of(state, posterior)
-        given = blocked_gibbs.State(sites, labels, jnp.zeros((), int))
+        given = blocked_gibbs.State(sites, labels)
         prior = _moves.conjugate_of(posterior)
         return _moves.state_of(blocked_gibbs.step(key, given, data.points, prior, posterior).parameters, posterior)
 
