@@ -132,7 +132,7 @@ def _summed(p: Array) -> Array:
     return p
 
 
-def base_of(state: "_HasBase", prior: Conjugate) -> BaseMeasure:
+def base_of(state: _HasBase, prior: Conjugate) -> BaseMeasure:
     """The base measure with the state's mean and kappa."""
     return prior.base._replace(mean=state.base_mean, kappa=state.kappa)
 

@@ -159,3 +159,4 @@ def concentration_given_weights(key: Array, now: Weights, a: Array, prior: Conju
 _STICKS = transforms.stick_logits(1_000_000)
 """Coordinates ``log(-log(1 - v))`` of all sticks, whatever the concentration."""
 _SITES = {"concentration": jnp.ones(())}
+"""What `_STICKS` asks of the other sites."""
