@@ -39,9 +39,10 @@ from dpgmm import (
     report,
     yardsticks,
 )
+from dpgmm.diagnostics.intervals import interval
 from dpgmm.draws import answer
-from dpgmm.study import wide_console
-from dpgmm.yardsticks import Clock, held_out, interval
+from dpgmm.report.study import wide_console
+from dpgmm.yardsticks import Clock, held_out
 
 
 class Contender(NamedTuple):

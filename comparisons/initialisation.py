@@ -19,13 +19,16 @@ import numpy as np
 import xarray as xr
 from matplotlib import colormaps
 
-from dpgmm import affinity, datasets, draws, fit, load_model, plots, study
-from dpgmm.affinity import Heaviest
+from dpgmm import datasets, draws, fit, load_model
 from dpgmm.data import Dataset
-from dpgmm.posterior import Posterior
-from dpgmm.restarts import best_of, bootstrap, median_best, restarts_needed, wilson
+from dpgmm.diagnostics.intervals import wilson
+from dpgmm.draws import affinity
+from dpgmm.draws.affinity import Heaviest
+from dpgmm.model.posterior import Posterior
+from dpgmm.report import plots, study
+from dpgmm.report.study import Picture, Section
+from dpgmm.restarts import best_of, bootstrap, median_best, restarts_needed
 from dpgmm.starts import starting
-from dpgmm.study import Picture, Section
 
 QUESTION = """Gradient MAP climbs from where it starts. How often does it arrive, what does that depend on, and how many
 restarts make up for it?"""

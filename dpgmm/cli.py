@@ -16,23 +16,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import (
-    data,
-    datasets,
-    diagnostics,
-    draws,
-    labelling,
-    loading,
-    methods,
-    partitions,
-    projections,
-    relabelling,
-    report,
-)
-from .agreement import agreement
-from .answer import Answer, believe
+from . import data, diagnostics, draws, methods, partitions, relabelling, report
+from .data import datasets
+from .diagnostics.agreement import agreement
+from .diagnostics.answer import Answer, believe
 from .errors import InputError
-from .fitting import fit as fit_posterior
+from .labels import summary as labelling
+from .methods.fitting import fit as fit_posterior
+from .model import loading
+from .report import views
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = Console()
@@ -373,7 +365,7 @@ def _show(tree, diagnosis: diagnostics.Diagnosis) -> None:
     )
     shown = draws.answer(tree)
     of = "best restart" if shown is not tree else "all chains"
-    table = report.components(shown, projections.view([shown]))
+    table = report.components(shown, views.view([shown]))
     cells = ", mean (scale)" if len(table.columns) and shown["posterior"].sizes["dim"] > 1 else ""
     _print_table(table.head(8), f"Components of {of}, relabelled: sorted by weight{cells}")
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import plots
+from .report import plots
 from .yardsticks import NARROW, WIDE
 
 OPEN = "mean-field"

@@ -1,30 +1,13 @@
-"""What restarts of an optimiser buy: shares of successes with their intervals, and the best of r of them."""
+"""What restarts of an optimiser buy: the best of r of them."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
+
+from .diagnostics.intervals import Share
 
 BOOTSTRAP = 1_000
 """Resamples of a bootstrap interval."""
-
-
-class Share(NamedTuple):
-    """A share of successes and its 95 % Wilson interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}]"
-
-
-def wilson(successes: int, trials: int) -> Share:
-    """Share of successes with its 95 % interval. Source: Wilson (1927)."""
-    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    return Share(successes / trials, float(interval.low), float(interval.high))
 
 
 def best_of(share: Share, restarts: int) -> Share:

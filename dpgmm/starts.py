@@ -9,7 +9,7 @@ from jax import Array, random
 from sklearn.cluster import kmeans_plusplus
 
 from .errors import InputError
-from .posterior import Posterior
+from .model.posterior import Posterior
 
 JITTER = 1e-3
 """Spread of means that all start at the data's mean, in standard deviations of the data."""

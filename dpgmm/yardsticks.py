@@ -1,21 +1,23 @@
-"""Yardsticks: how far a method's draws are from a reference answer, in numbers that know no labels, and their intervals."""
+"""Yardsticks: how far a method's draws are from a reference answer, in numbers that know no labels."""
 
 import json
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
-from scipy.stats import t as student
 
-from . import allocations, calibration, panel
 from .data import Dataset
+from .diagnostics import panel
+from .diagnostics.intervals import Interval
+from .draws import allocations
+from .draws.thinning import evenly
 from .errors import InputError
-from .thinning import evenly
+from .truth import calibration
 
 NARROW, WIDE = 0.9, 1.1
 """Bounds of the ratio of standard deviations: an interval wholly beyond one of them is a mark."""
@@ -23,25 +25,6 @@ PAIRED = 100
 """Points whose similarity matrix is compared."""
 LOOKED_AT = 1_000
 """Draws a chain or guide, evenly spread, of which it is made."""
-
-
-class Interval(NamedTuple):
-    """A mean over repeats with its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """0.412 [0.35, 0.47]."""
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
-
-
-def interval(values: Any) -> Interval:
-    """``mean +- t_{0.975, R - 1} s / sqrt(R)`` over R independent repeats (Student's t interval)."""
-    values = np.asarray(values, float)
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
 
 
 def held_out(log_density: np.ndarray) -> float:

@@ -23,7 +23,7 @@ from joint import (
 
 from dpgmm.methods import _active, _moves, _weights
 from dpgmm.methods._active import Components
-from dpgmm.posterior import Arrays
+from dpgmm.model.posterior import Arrays
 
 K, ACTIVE, N = 4, 2, 3
 

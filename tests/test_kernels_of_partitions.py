@@ -21,9 +21,10 @@ from joint import (
     stick_weights,
 )
 
-from dpgmm import clusters, conjugate, sticks
+from dpgmm.densities import conjugate, sticks
+from dpgmm.methods import _clusters as clusters
 from dpgmm.methods import _collapsed, _moves, _split_merge, _weights, blocked_gibbs
-from dpgmm.posterior import Mixture
+from dpgmm.model.posterior import Mixture
 
 
 def of_restaurant(rng, size=5):

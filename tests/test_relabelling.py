@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from dpgmm import allocations as allocating
 from dpgmm import relabelling
+from dpgmm.draws import allocations as allocating
 from dpgmm.errors import InputError
 from dpgmm.relabelling import Gaussians, assignment, online, probabilities, statistics
 from dpgmm.relabelling.transport import barycentres, wasserstein

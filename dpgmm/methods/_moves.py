@@ -12,10 +12,10 @@ from jax import Array, random
 from jax.core import Tracer
 from jax.scipy.stats import norm
 
-from .. import base_measure, conjugate, gaussian, sticks
-from ..distributions import inverse_wishart_factor
-from ..gaussian import BaseMeasure
-from ..posterior import Arrays, Conjugate, Parameters, Posterior
+from ..densities import base_measure, conjugate, gaussian, sticks
+from ..densities.distributions import inverse_wishart_factor
+from ..densities.gaussian import BaseMeasure
+from ..model.posterior import Arrays, Conjugate, Parameters, Posterior
 from . import _active, _collapsed, _weights
 from ._active import Components, Points, Rest
 

@@ -16,8 +16,9 @@ from jax import Array, random
 from jax.nn import log_sigmoid
 from jax.scipy.special import gammaln
 
-from .. import clusters, conjugate
-from ..gaussian import BaseMeasure
+from ..densities import conjugate
+from ..densities.gaussian import BaseMeasure
+from . import _clusters as clusters
 
 SCANS = 4
 """Steps of expectation-maximisation in a launch."""

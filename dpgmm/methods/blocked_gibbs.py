@@ -14,11 +14,13 @@ import xarray as xr
 from jax import Array, random
 from jax.scipy.special import gammaln
 
-from .. import base_measure, clusters, concentration, conjugate, draws, mixture
+from .. import draws
+from ..densities import base_measure, concentration, conjugate, mixture
+from ..densities.gaussian import BaseMeasure
 from ..errors import at_least
-from ..gaussian import BaseMeasure
-from ..posterior import Arrays, Conjugate, Mixture, Parameters, Posterior
+from ..model.posterior import Arrays, Conjugate, Mixture, Parameters, Posterior
 from . import _active, _collapsed, _moves, _split_merge
+from . import _clusters as clusters
 from ._collapsed import sample_components
 from ._run import Progress, run_chains, stack
 from .gibbs import conjugate_prior, keeps, with_allocations

@@ -21,7 +21,8 @@ from numpyro.infer.hmc_util import dual_averaging
 
 from .. import draws
 from ..errors import InputError, at_least
-from ..posterior import Arrays, Parameters, Posterior
+from ..model import reordering
+from ..model.posterior import Arrays, Parameters, Posterior
 from . import _moves, _permute, blocked_gibbs
 from ._run import Progress, constrained, dispersed, run_chains, stack
 
@@ -136,10 +137,10 @@ def _chosen(posterior: Posterior, moves: str | None, start: Parameters) -> str:
     if moves == "all" and posterior.conjugate is None:
         raise InputError(f"nuts: model {posterior.name} states no conjugate prior; choose moves = swaps or none")
     if moves == "swaps":
-        _permute.check(posterior, start)
+        reordering.check(posterior, start)
     if moves is None and posterior.conjugate is None:
         try:
-            _permute.check(posterior, start)
+            reordering.check(posterior, start)
         except InputError:
             return "none"
         return "swaps"

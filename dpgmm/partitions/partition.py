@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import xarray as xr
 
-from .. import allocations as gaussian_allocations
 from .. import draws as schema
+from ..draws import allocations as gaussian_allocations
 from ..errors import InputError
 from .credible_ball import METRICS, CredibleBall, credible_ball
 from .losses import Loss, contributions, resolve
