@@ -2,7 +2,6 @@
 
 import numpy as np
 import xarray as xr
-from arviz_stats.base.array import array_stats
 
 from ..errors import InputError
 
@@ -14,6 +13,8 @@ def k_hat(draws: xr.DataTree) -> np.ndarray:
     (Vehtari et al. 2024; Yao et al. 2018). Raises `InputError` for draws without ``sample_stats/log_weight``, which only
     `svi` has.
     """
+    from arviz_stats.base.array import array_stats  # It loads matplotlib, of which fitting has no need.
+
     stats = draws["sample_stats"].to_dataset() if "sample_stats" in draws.children else {}
     if "log_weight" not in stats:
         method = draws.attrs.get("method", "unknown")

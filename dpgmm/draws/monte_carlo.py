@@ -4,12 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
 
 
 def r_hat(values: np.ndarray) -> float:
     """Rank-normalised split R-hat of ``(chain, draw)`` (Vehtari et al. 2021, eq. 14)."""
-    return _scalar(array_stats.rhat(values))
+    return _scalar(_arviz().rhat(values))
 
 
 def r_hat_of_halves(chain: np.ndarray) -> float:
@@ -20,27 +19,27 @@ def r_hat_of_halves(chain: np.ndarray) -> float:
 
 def nested_r_hat(superchains: list[int]) -> Callable[[np.ndarray], float]:
     """R-hat of ``(chain, draw)`` for chains in groups (Margossian et al. 2024)."""
-    return lambda values: _scalar(array_stats.rhat_nested(values, superchain_ids=superchains))
+    return lambda values: _scalar(_arviz().rhat_nested(values, superchain_ids=superchains))
 
 
 def ess_bulk(values: np.ndarray) -> float:
     """Effective number of draws for the centre of ``(chain, draw)``, over all chains (Vehtari et al. 2021, section 4.2)."""
-    return _scalar(array_stats.ess(values, method="bulk"))
+    return _scalar(_arviz().ess(values, method="bulk"))
 
 
 def ess_tail(values: np.ndarray) -> float:
     """The least effective number of draws for the quantiles at 5 % and 95 %, over all chains (section 4.3)."""
-    return _scalar(array_stats.ess(values, method="tail", prob=(0.05, 0.95)))
+    return _scalar(_arviz().ess(values, method="tail", prob=(0.05, 0.95)))
 
 
 def ess_of(values: np.ndarray, of: str) -> float:
     """Effective number of draws for the mean or, with ``of="sd"``, the standard deviation of ``(chain, draw)``."""
-    return _scalar(array_stats.ess(values, method=of))
+    return _scalar(_arviz().ess(values, method=of))
 
 
 def mcse(values: np.ndarray, of: str = "mean") -> float:
     """Monte Carlo standard error of the mean or, with ``of="sd"``, of the standard deviation of ``(chain, draw)``."""
-    return _scalar(array_stats.mcse(values, method=of))
+    return _scalar(_arviz().mcse(values, method=of))
 
 
 def row(values: np.ndarray, of_r_hat: Callable[[np.ndarray], float] | None = r_hat) -> dict[str, float]:
@@ -72,3 +71,10 @@ def row(values: np.ndarray, of_r_hat: Callable[[np.ndarray], float] | None = r_h
 
 def _scalar(value: Any) -> float:
     return float(np.asarray(value))
+
+
+def _arviz() -> Any:
+    """Imported when it is asked for the first number: it loads matplotlib, of which fitting has no need."""
+    from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
+
+    return array_stats
