@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from comparisons import inference_methods as study
-from dpgmm import Dataset, InputError, diagnostics, load_model, methods, yardsticks
+from comparisons.inference_methods import study, yardsticks
+from dpgmm import Dataset, InputError, diagnostics, load_model, methods
 from dpgmm.diagnostics import intervals
 from dpgmm.diagnostics.intervals import Interval
 

@@ -12,14 +12,16 @@ from jax import random
 
 import dpgmm
 from comparisons import concentration as of_concentration
-from comparisons import initialisation, truncation
-from dpgmm import Dataset, InputError, datasets, exact, load_model, restarts
+from comparisons import truncation
+from comparisons.initialisation import restarts
+from comparisons.initialisation import study as initialisation
+from comparisons.initialisation.starts import STARTS, starting
+from dpgmm import Dataset, InputError, datasets, exact, load_model
 from dpgmm.densities.concentration import Concentration, nodes
 from dpgmm.diagnostics import intervals
 from dpgmm.diagnostics.intervals import Estimate
 from dpgmm.report import study
 from dpgmm.report.study import Section
-from dpgmm.starts import STARTS, starting
 
 RNG = np.random.default_rng(0)
 INFINITY = math.inf

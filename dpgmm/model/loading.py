@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import inspect
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ from ..densities import sticks
 from ..errors import InputError
 from .posterior import Posterior
 
+STUDY = "study.py"
+"""The file of a study that is a folder: it may import what lies beside, as `from . import tables`."""
+
 
 def folder(kind: str) -> Path:
     """Folder of the built-in ``"models"`` or ``"comparisons"``: inside the wheel, or beside the package in a checkout."""
@@ -25,9 +29,10 @@ def folder(kind: str) -> Path:
 
 
 def names(kind: str) -> list[str]:
-    """Names of the built-in files of a kind, sorted; of models, those that state a posterior."""
+    """Names of the built-in files of a kind, sorted; of models, those that state a posterior; of studies, also folders."""
     files = [path for path in folder(kind).glob("*.py") if not path.stem.startswith("_")]
-    return sorted(path.stem for path in files if kind != "models" or "def posterior(" in path.read_text())
+    stated = [path.stem for path in files if kind != "models" or "def posterior(" in path.read_text()]
+    return sorted(stated + [path.parent.name for path in folder(kind).glob(f"*/{STUDY}")])
 
 
 def load_model(name: str | Path) -> Callable[..., Posterior]:
@@ -58,19 +63,25 @@ def load_model(name: str | Path) -> Callable[..., Posterior]:
 
 
 def load_study(name: str | Path) -> Callable[..., Any]:
-    """The function `run(out, quick=False)` of a comparison, by built-in name or path. Raises `InputError` likewise."""
+    """The function `run(out, quick=False)` of a comparison, by built-in name, or path of a file or of a folder with `STUDY`.
+
+    Raises `InputError` likewise.
+    """
     return _function(load(str(name), "comparisons"), "run", "study")
 
 
 def load(name: str, kind: str) -> ModuleType:
     """The module of a built-in file of a kind ("models" or "comparisons"), or at the path of one. Raises `InputError`."""
-    path = Path(name) if name.endswith(".py") else folder(kind) / f"{name}.py"
+    path = _path(name, kind)
     if not path.is_file():
         what = "model" if kind == "models" else "study"
         close = difflib.get_close_matches(name, names(kind), n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names(kind))}."
         raise InputError(f"no {what} {name!r}: {hint} Or give the path of a .py file.")
-    spec = importlib.util.spec_from_file_location(f"dpgmm_{kind}_{path.stem}", path)
+    module_name = f"dpgmm_{kind}_{path.stem}"
+    if kind == "comparisons" and path.name == STUDY:
+        module_name = f"{_package(path.parent, kind)}.{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -79,6 +90,26 @@ def load(name: str, kind: str) -> ModuleType:
     except Exception as error:
         raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
     return module
+
+
+def _path(name: str, kind: str) -> Path:
+    """Where the file of a model or study must be: at a path, or by a name of ours."""
+    if name.endswith(".py"):
+        return Path(name)
+    file = folder(kind) / f"{name}.py"
+    folders = (folder(kind) / name / STUDY, Path(name) / STUDY) if kind == "comparisons" else ()
+    return next((path for path in (file, *folders) if path.is_file()), file)
+
+
+def _package(place: Path, kind: str) -> str:
+    """Name of a package, made anew, whose modules are the files of a folder."""
+    name = f"dpgmm_{kind}_{place.resolve().name}"
+    for loaded in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
+        del sys.modules[loaded]
+    package = ModuleType(name)
+    package.__path__ = [str(place.resolve())]
+    sys.modules[name] = package
+    return name
 
 
 def _tried(make: Callable, data: Dataset, options: dict[str, Any], path: Path) -> Posterior:

@@ -26,23 +26,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dpgmm import (
-    Dataset,
-    Posterior,
-    datasets,
-    diagnostics,
-    exact,
-    fit,
-    load_model,
-    method_plots,
-    method_tables,
-    report,
-    yardsticks,
-)
+from dpgmm import Dataset, Posterior, datasets, diagnostics, exact, fit, load_model, report
 from dpgmm.diagnostics.intervals import interval
 from dpgmm.draws import answer
 from dpgmm.report.study import wide_console
-from dpgmm.yardsticks import Clock, held_out
+
+from . import plots, tables, yardsticks
+from .yardsticks import Clock, held_out
 
 
 class Contender(NamedTuple):
@@ -195,12 +185,12 @@ def run(out: Path, quick: bool = False, calibration: Path | None = None) -> dict
     path, unfinished = out / "inference_methods.html", out / "inference_methods.json.partial"
     out.mkdir(parents=True, exist_ok=True)
     unfinished.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
-    tables, of = method_tables.of(numbers), {name: who.method for name, who in CONTENDERS.items()}
-    pictures = {draw.__name__: report.png(draw(numbers, of)) for draw in method_plots.PICTURES}
-    page = {"tables": tables, "pictures": pictures, "numbers": numbers, "conclusions": conclusions(numbers)}
+    rows, of = tables.of(numbers), {name: who.method for name, who in CONTENDERS.items()}
+    pictures = {draw.__name__: report.png(draw(numbers, of)) for draw in plots.PICTURES}
+    page = {"tables": rows, "pictures": pictures, "numbers": numbers, "conclusions": conclusions(numbers)}
     report.render("inference_methods.html.j2", path, **page)
     unfinished.replace(out / "inference_methods.json")
-    for title, lines in tables.items():
+    for title, lines in rows.items():
         table = Table(*lines[0], title=title, title_justify="left")
         for line in lines:
             table.add_row(*line.values())

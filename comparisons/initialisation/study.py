@@ -27,8 +27,9 @@ from dpgmm.draws.affinity import Heaviest
 from dpgmm.model.posterior import Posterior
 from dpgmm.report import plots, study
 from dpgmm.report.study import Picture, Section
-from dpgmm.restarts import best_of, bootstrap, median_best, restarts_needed
-from dpgmm.starts import starting
+
+from .restarts import best_of, bootstrap, median_best, restarts_needed
+from .starts import starting
 
 QUESTION = """Gradient MAP climbs from where it starts. How often does it arrive, what does that depend on, and how many
 restarts make up for it?"""

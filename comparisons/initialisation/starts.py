@@ -8,8 +8,8 @@ import numpy as np
 from jax import Array, random
 from sklearn.cluster import kmeans_plusplus
 
-from .errors import InputError
-from .model.posterior import Posterior
+from dpgmm.errors import InputError
+from dpgmm.model.posterior import Posterior
 
 JITTER = 1e-3
 """Spread of means that all start at the data's mean, in standard deviations of the data."""

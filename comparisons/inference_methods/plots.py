@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .report import plots
+from dpgmm.report import plots
+
 from .yardsticks import NARROW, WIDE
 
 OPEN = "mean-field"

@@ -11,13 +11,13 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-from .data import Dataset
-from .diagnostics import panel
-from .diagnostics.intervals import Interval
-from .draws import allocations
-from .draws.thinning import evenly
-from .errors import InputError
-from .truth import calibration
+from dpgmm.data import Dataset
+from dpgmm.diagnostics import panel
+from dpgmm.diagnostics.intervals import Interval
+from dpgmm.draws import allocations
+from dpgmm.draws.thinning import evenly
+from dpgmm.errors import InputError
+from dpgmm.truth import calibration
 
 NARROW, WIDE = 0.9, 1.1
 """Bounds of the ratio of standard deviations: an interval wholly beyond one of them is a mark."""

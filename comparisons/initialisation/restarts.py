@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .diagnostics.intervals import Share
+from dpgmm.diagnostics.intervals import Share
 
 BOOTSTRAP = 1_000
 """Resamples of a bootstrap interval."""
