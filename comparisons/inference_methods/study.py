@@ -185,12 +185,12 @@ def run(out: Path, quick: bool = False, calibration: Path | None = None) -> dict
     path, unfinished = out / "inference_methods.html", out / "inference_methods.json.partial"
     out.mkdir(parents=True, exist_ok=True)
     unfinished.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
-    rows, of = tables.of(numbers), {name: who.method for name, who in CONTENDERS.items()}
+    found, of = tables.of(numbers), {name: who.method for name, who in CONTENDERS.items()}
     pictures = {draw.__name__: report.png(draw(numbers, of)) for draw in plots.PICTURES}
-    page = {"tables": rows, "pictures": pictures, "numbers": numbers, "conclusions": conclusions(numbers)}
+    page = {"tables": found, "pictures": pictures, "numbers": numbers, "conclusions": conclusions(numbers)}
     report.render("inference_methods.html.j2", path, **page)
     unfinished.replace(out / "inference_methods.json")
-    for title, lines in rows.items():
+    for title, lines in found.items():
         table = Table(*lines[0], title=title, title_justify="left")
         for line in lines:
             table.add_row(*line.values())

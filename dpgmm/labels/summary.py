@@ -12,8 +12,7 @@ from ..data import Dataset
 from ..data.compression import compress
 from ..draws.affinity import VISIBLE
 from ..draws.thinning import evenly
-from ..partitions import partition
-from ..partitions.partition import Partition
+from ..partitions import Partition, partition
 from ..relabelling import relabel
 from ..relabelling.labelled import Relabelling
 from .modes import Atlas, atlas

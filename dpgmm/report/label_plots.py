@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ..draws import best_chain
 from ..draws.thinning import evenly
-from ..partitions.partition import Partition
+from ..partitions import Partition
 from ..relabelling.labelled import Relabelling
 from .plots import colour, figure
 

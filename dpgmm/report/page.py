@@ -18,8 +18,7 @@ from ..diagnostics.answer import Answer, believe
 from ..draws import answer
 from ..labels import summary as labelling
 from ..labels.summary import Labelling
-from ..partitions import num_clusters
-from ..partitions.partition import Partition
+from ..partitions import Partition, num_clusters
 from . import label_plots, pair_plots, plots, views
 from .views import View
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..draws import allocations
 from ..draws.thinning import evenly
-from ..partitions.partition import Partition
+from ..partitions import Partition
 from . import views
 from .views import Mixtures, View
 

@@ -11,7 +11,7 @@ import xarray as xr
 from .. import draws as schema
 from ..draws import allocations as gaussian_allocations
 from ..errors import InputError
-from .credible_ball import METRICS, CredibleBall, credible_ball
+from ._credible_ball import METRICS, CredibleBall, credible_ball
 from .losses import Loss, contributions, resolve
 from .search import PointEstimate, point_estimate
 from .similarity import labels_of, num_clusters
