@@ -5,10 +5,14 @@
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax import random
+from jax import Array, random
+from jax.core import Tracer
 from numpyro.distributions import constraints
 
 from . import gaussian, mixture, sticks
+
+MOST_SQUARES = 32
+"""Degrees of freedom up to which chi variables are drawn as sums of squares."""
 
 
 class StickLogits(dist.Distribution):
@@ -82,6 +86,27 @@ class InverseWishartCholesky(dist.Distribution):
     def log_prob(self, value):
         """`gaussian.log_inverse_wishart`: a density of the Cholesky factor."""
         return gaussian.log_inverse_wishart(value, self.df, self.scale_tril)
+
+
+def bartlett(key: Array, df: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Lower factors A of ``A A^T ~ Wishart(df, I)``, ``shape (..., d, d)``: chi variables on the diagonal (Bartlett 1933).
+
+    A whole number of degrees of freedom is a sum of so many squares, which takes a tenth of the time of a gamma variable.
+    """
+    key_below, key_diagonal = random.split(key)
+    size = shape[-1]
+    whole = not isinstance(df, Tracer) and float(df) == round(float(df)) <= MOST_SQUARES
+    if whole:
+        squares = random.normal(key_diagonal, (*shape[:-1], round(float(df))), dtype) ** 2
+        used = jnp.arange(squares.shape[-1]) < squares.shape[-1] - jnp.arange(size)[:, None]
+        diagonal = jnp.sqrt(jnp.sum(jnp.where(used, squares, 0.0), axis=-1))
+    else:
+        halves = jnp.broadcast_to(0.5 * (df - jnp.arange(size)), shape[:-1]).astype(dtype)
+        diagonal = jnp.sqrt(2 * random.gamma(key_diagonal, halves, dtype=dtype))
+    if size == 1:
+        return diagonal[..., None]
+    below = jnp.tril(random.normal(key_below, shape, dtype), -1)
+    return below + diagonal[..., None] * jnp.eye(size, dtype=dtype)
 
 
 def inverse_wishart_factor(bartlett, scale_tril):
