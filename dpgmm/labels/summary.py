@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .. import diagnostics, draws
+from .. import draws
 from ..data import Dataset
 from ..data.compression import compress
 from ..draws.affinity import VISIBLE
+from ..draws.monte_carlo import r_hat
 from ..draws.thinning import evenly
 from ..partitions import Partition, partition
 from ..relabelling import relabel
@@ -73,7 +74,7 @@ def r_hats(tree: xr.DataTree, relabelled: Relabelling) -> pd.DataFrame:
         for how, dataset in (("raw", before), ("relabelled", after)):
             # Coordinates first, and one for a weight.
             of = np.moveaxis(dataset[name].values.reshape(*dataset["weights"].shape, -1), -1, 0)
-            columns[f"{name}, {how}"] = [np.max([diagnostics.r_hat(x) for x in of[..., k]]) for k in visible]
+            columns[f"{name}, {how}"] = [np.max([r_hat(x) for x in of[..., k]]) for k in visible]
     return pd.DataFrame(columns)
 
 
