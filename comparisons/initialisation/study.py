@@ -5,7 +5,7 @@
 The article's Adam training, as the method `map` does it, from 100 dispersed starts at once: kinds of start, learning rates
 and numbers of steps, one varied at a time, and a few restarts of SVI beside. A restart succeeds where it comes within
 `NATS` of the best log joint known over all runs of MAP and, where the truth is known, has found it: every true component
-has a partner (`dpgmm.affinity`) and the mixtures' affinity is `FOUND` or more. Neither knows labels: the log joint of
+has a partner (`dpgmm.draws.affinity`) and the mixtures' affinity is `FOUND` or more. Neither knows labels: the log joint of
 stick breaking prefers some labellings, which its modes then have; see `dpgmm study label_switching`.
 Writes ``initialisation.html``, one page of conclusions, and ``initialisation.json``.
 """

@@ -76,7 +76,7 @@ class Switching:
 def switching(draws: xr.DataTree, min_weight: float = PROMINENT) -> list[Switching]:
     """Label switching of the draws and, where there is one, of the optimiser's path; components of `min_weight` or more.
 
-    Components of two states are told apart by `dpgmm.affinity`: no data, no units and no order of the labels enter.
+    Components of two states are told apart by `dpgmm.draws.affinity`: no data, no units and no order of the labels enter.
     Raises `InputError` where there is no component of that weight.
     """
     posterior = draws["posterior"].to_dataset()
