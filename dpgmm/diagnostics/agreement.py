@@ -113,7 +113,7 @@ def agreement(trees: Mapping[str, xr.DataTree], found: Mapping[str, Diagnosis] |
     James 2001, theorem 2), and so the mean of a quantity of range r by ``B r`` and its standard deviations s, t by
     ``1.25 B r^2 / (s + t)``. Log likelihoods of compressed data may differ by the certified error.
 
-    Point estimates and variational guides claim no posterior and are not compared here (`dpgmm.diagnostics.answer`). `found` holds
+    Point estimates and variational guides claim no posterior and are not compared here (`answer.py`). `found` holds
     diagnoses, where they are at hand. Raises `InputError` for trees of different data or different models.
     """
     samplers = {name: tree for name, tree in trees.items() if claims(tree)}

@@ -62,7 +62,7 @@ class Diagnosis:
 def diagnose(draws: xr.DataTree, superchains: Sequence[int] | None = None) -> Diagnosis:
     """R-hat, ESS and MCSE of label-invariant quantities and of the raw components, and the verdict.
 
-    Verdicts on samplers and what they ask for: `dpgmm.diagnostics.verdicts.of_chains`. A point estimate has no R-hat. Independent draws
+    Verdicts on samplers and what they ask for: `verdicts.of_chains`. A point estimate has no R-hat. Independent draws
     of the restarts of a variational guide (draws with ``sample_stats/log_weight``) are compared as chains, and the
     explanation says by its k-hat whether it is a posterior. For many short chains, `superchains` gives each chain's group
     (chains of one group share a start), and R-hat is the nested one (Margossian et al. 2024). Raises `InputError` for

@@ -38,7 +38,7 @@ def atlas(draws: xr.DataTree, same: float = SAME, min_weight: float = affinity.V
     """Group chains whose central draws lie near each other, whatever their labels (single linkage).
 
     A chain's central draw is the one that is on average nearest to `SAMPLE` others of it: a medoid, which needs no
-    labels. A restart of gradient MAP has one draw, its mode. The distance is that of `dpgmm.draws.affinity`. Near is `same`, or
+    labels. A restart of gradient MAP has one draw, its mode. The distance is that of `draws.affinity`. Near is `same`, or
     the spread of the wider of the two chains about its central draw, quantile `SPREAD`, if that is more.
     """
     posterior = draws["posterior"].to_dataset()
