@@ -1,5 +1,6 @@
 """The command line: `dpgmm compare`, `fit`, `diagnose`, `relabel`, `partition`, `study`, `list`."""
 
+import inspect
 import os
 import sys
 import time
@@ -15,21 +16,13 @@ from . import __version__, data, diagnostics, draws, methods, partitions, relabe
 from .data import datasets
 from .errors import InputError
 from .labels import summary as labelling
+from .methods import budgets
 from .methods.fitting import fit as fit_posterior
 from .model import loading
-from .report import run_folder, terminal
+from .report import described, run_folder, terminal
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = terminal.console
-QUICK = {
-    "map": {"restarts": 4, "steps": 600},
-    "svi": {"restarts": 2, "max_steps": 3_000, "draws_per_restart": 250},
-    "nuts": {"chains": 2, "warmup": 100, "draws_per_chain": 100, "thin": 2},
-    "gibbs": {"chains": 2, "warmup": 20, "draws_per_chain": 50},
-    "blocked_gibbs": {"chains": 2, "warmup": 20, "draws_per_chain": 50},
-    "cavi": {"restarts": 2, "moves": 20, "draws_per_restart": 250},
-}
-
 OTHERWISE = {"data": "as the first argument", "truncation": "by --truncation"}
 """How to give what is no option of --set."""
 
@@ -44,12 +37,16 @@ Set = Annotated[
 ]
 Columns = Annotated[str | None, typer.Option(help="Columns of the file, separated by commas.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same machine: same numbers.")]
-Chains = Annotated[int, typer.Option(min=1, help="Chains of NUTS and Gibbs.")]
-Warmup = Annotated[int, typer.Option(min=1, help="Warm-up transitions a chain.")]
-Draws = Annotated[int, typer.Option(min=4, help="Draws a chain, and a guide.")]
-Restarts = Annotated[int, typer.Option(min=1, help="Restarts of MAP; SVI takes a quarter.")]
+Chains = Annotated[int | None, typer.Option(min=1, help="Chains of samplers; by default 4.")]
+Warmup = Annotated[int | None, typer.Option(min=1, help="Warm-up transitions a chain; by default 1,000.")]
+Draws = Annotated[int | None, typer.Option("--draws", min=4, help="Draws a chain, and a guide; by default 1,000.")]
+Restarts = Annotated[int | None, typer.Option(min=1, help="Restarts of MAP, by default 16; guides take a quarter.")]
+Option = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="METHOD.NAME=VALUE", help="Option of a method; `dpgmm list METHOD` names them."),
+]
 Compression = Annotated[bool, typer.Option(help="Certified compression of one-dimensional data.")]
-Quick = Annotated[bool, typer.Option("--quick", help="A short run, mostly compiling: to see that all works.")]
+Quick = Annotated[bool, typer.Option("--quick", help="A short run, to see that all works; what is given besides wins.")]
 
 
 def _version(wanted: bool) -> None:
@@ -77,10 +74,11 @@ def compare(
     truncation: Truncation = None,
     set_: Set = None,
     columns: Columns = None,
-    chains: Chains = 4,
-    warmup: Warmup = 1_000,
-    draws_: Annotated[int, typer.Option("--draws", min=4, help="Draws a chain, and a guide.")] = 1_000,
-    restarts: Restarts = 16,
+    chains: Chains = None,
+    warmup: Warmup = None,
+    draws_: Draws = None,
+    restarts: Restarts = None,
+    option: Option = None,
     seed: Seed = 0,
     compression: Compression = True,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/DATA-TIME.")] = None,
@@ -92,7 +90,8 @@ def compare(
     for name in names:
         methods.check(name, posterior)
     folder = _folder(out, posterior.data.name)
-    options = _options(quick, chains, warmup, draws_, restarts)
+    given = budgets.Budget(chains, warmup, draws_, restarts)
+    options = budgets.of_all(names, given, option or [], quick)
     settings = {
         "data": data_set,
         "model": model,
@@ -101,12 +100,12 @@ def compare(
         "seed": seed,
         "compression": compression,
         "quick": quick,
-        "method_options": {n: options.get(n, {}) for n in names},
+        "method_options": options,
     }
     trees, start = {}, time.perf_counter()
     try:
         for name in names:
-            trees[name] = _fit(posterior, name, seed, compression, options.get(name, {}))
+            trees[name] = _fit(posterior, name, seed, compression, options[name])
             draws.save(trees[name], folder / f"{name}.nc")
     except KeyboardInterrupt:
         console.print(f"[yellow]Stopped. Finished methods are saved in {folder}: {', '.join(trees) or 'none'}.[/]")
@@ -123,10 +122,11 @@ def fit(
     truncation: Truncation = None,
     set_: Set = None,
     columns: Columns = None,
-    chains: Chains = 4,
-    warmup: Warmup = 1_000,
-    draws_: Annotated[int, typer.Option("--draws", min=4, help="Draws a chain, and a guide.")] = 1_000,
-    restarts: Restarts = 16,
+    chains: Chains = None,
+    warmup: Warmup = None,
+    draws_: Draws = None,
+    restarts: Restarts = None,
+    option: Option = None,
     seed: Seed = 0,
     compression: Compression = True,
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("draws.nc"),
@@ -139,7 +139,8 @@ def fit(
     if len(names := _methods(method)) > 1:
         raise InputError(f"fit takes one method, found {', '.join(names)}; `dpgmm compare` takes several")
     [name] = names
-    tree = _fit(posterior, name, seed, compression, _options(quick, chains, warmup, draws_, restarts).get(name, {}))
+    options = budgets.of_all(names, budgets.Budget(chains, warmup, draws_, restarts), option or [], quick)
+    tree = _fit(posterior, name, seed, compression, options[name])
     draws.save(tree, out)
     terminal.show(tree, diagnostics.diagnose(tree))
     console.print(f"Saved {out}")
@@ -196,11 +197,19 @@ def partition(
 
 
 @app.command("list")
-def list_() -> None:
-    """What there is: models, methods, data sets, studies."""
+def list_(
+    name: Annotated[
+        str | None, typer.Argument(help="A method or model, by name or path, whose options to show.")
+    ] = None,
+) -> None:
+    """What there is: models, methods, data sets, studies; or the options of one method or model."""
+    if name is not None:
+        what, function = described.named(name)
+        terminal.print_table(described.options(function), f"Options of {what} {name}")
+        return
     for what, entries in {
         "models": loading.names("models"),
-        "methods": list(methods.REGISTRY),
+        "methods": methods.names(),
         "data sets": list(datasets.REGISTRY),
         "studies": loading.names("comparisons"),
     }.items():
@@ -211,12 +220,21 @@ def list_() -> None:
 def study(
     name: Annotated[str, typer.Argument(help="Name of a study, or the path of a file.")],
     out: Annotated[Path, typer.Option(help="Folder for what it leaves.")] = Path("runs/study"),
+    methods_: Annotated[
+        str | None, typer.Option("--methods", help="Methods by name or path, of a study that compares methods.")
+    ] = None,
     quick: Quick = False,
 ) -> None:
     """Ask one question of comparisons/ and answer it with numbers."""
     run = loading.load_study(name)
+    given = {}
+    if methods_ is not None:
+        if "methods" not in inspect.signature(run).parameters:
+            raise InputError(f"study {name} takes no --methods; inference_methods does")
+        _methods(methods_)
+        given["methods"] = [method.strip() for method in methods_.split(",") if method.strip()]
     out.mkdir(parents=True, exist_ok=True)
-    run(out, quick=quick)
+    run(out, quick=quick, **given)
 
 
 def main() -> None:
@@ -272,10 +290,9 @@ def _posterior(model: str, data_set: data.Dataset, truncation: int | None, setti
 
 
 def _methods(names: str) -> list[str]:
-    chosen = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    for name in chosen or [names]:
-        methods.find(name)
-    return chosen
+    """Names of the methods asked for by name or by the path of a file."""
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    return list(dict.fromkeys(methods.find(name).name for name in chosen or [names]))
 
 
 def _folder(out: Path | None, name: str) -> Path:
@@ -284,19 +301,6 @@ def _folder(out: Path | None, name: str) -> Path:
         raise InputError(f"{folder}: is a file; give --out a folder")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _options(quick: bool, chains: int, warmup: int, kept: int, restarts: int) -> dict[str, dict[str, Any]]:
-    if quick:
-        return QUICK
-    return {
-        "map": {"restarts": restarts},
-        "svi": {"restarts": max(2, restarts // 4), "draws_per_restart": kept},
-        "cavi": {"restarts": max(2, restarts // 4), "draws_per_restart": kept},
-        **{
-            m: {"chains": chains, "warmup": warmup, "draws_per_chain": kept} for m in ("nuts", "gibbs", "blocked_gibbs")
-        },
-    }
 
 
 def _fit(posterior, name: str, seed: int, compression: bool, options: dict[str, Any]):

@@ -21,7 +21,7 @@ from numpyro.infer.calibration import vsbc_diagnostic
 
 import dpgmm
 from dpgmm import Dataset, InputError, calibration, draws, load_model
-from dpgmm.methods import REGISTRY
+from dpgmm.methods import REGISTRY, Method
 from dpgmm.model.loading import load
 from dpgmm.truth.calibration.quantities import Draw, values
 from dpgmm.truth.calibration.variational import symmetry_p_value
@@ -203,14 +203,14 @@ def resampled(posterior, key, *, power=1.0, draws_per_chain=40):
 
     args = key, jnp.asarray(power), posterior.arrays()
     parameters = posterior.compile("resampled", some, *args)[0](*args)
-    return draws.build(posterior, parameters, method="resampled", options={}, compile_seconds=0, run_seconds=0)
+    return draws.build(posterior, parameters)
 
 
 @pytest.mark.parametrize("power", [1.0, 0.0, 8.0])
-def test_the_posterior_is_calibrated_and_others_are_not(power, monkeypatch):
+def test_the_posterior_is_calibrated_and_others_are_not(power):
     """The prior, as if it were the posterior, has uniform ranks but for quantities that look at the points."""
-    monkeypatch.setitem(REGISTRY, "resampled", resampled)
-    ranks = calibration.simulate(SMALL, "resampled", random.PRNGKey(0), simulations=80, draws=40, power=power)
+    method = Method("resampled", resampled)
+    ranks = calibration.simulate(SMALL, method, random.PRNGKey(0), simulations=80, draws=40, power=power)
     table = calibration.inside(ranks)
     assert table["inside, all"].all() == (power == 1)
     assert table.loc["log likelihood", "inside, all"] == (power == 1)

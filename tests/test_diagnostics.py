@@ -271,7 +271,9 @@ def built(truncation, starts, points, weights=None, **options):
     start = jax.jit(jax.vmap(posterior.initial))(jax.random.split(jax.random.PRNGKey(1), starts))
     parameters = jax.tree.map(lambda leaf: leaf[None], start)
     seconds = {"compile_seconds": 0.0, "run_seconds": 1.0}
-    return posterior, parameters, draws.build(posterior, parameters, method="nuts", options={}, **seconds)
+    tree = draws.build(posterior, parameters, **seconds)
+    tree.attrs["method"] = "nuts"
+    return posterior, parameters, tree
 
 
 def test_log_partition_posterior_of_tied_components_is_exact():

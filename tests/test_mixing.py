@@ -25,16 +25,17 @@ def from_the_prior(
     parameters = jax.vmap(jax.vmap(posterior.initial))(keys)
     told = {"warmup": warmup, "draws_per_chain": draws_per_chain, "thin": thin}
     stats = {"n_steps": np.full(shape, 7), "diverging": np.arange(np.prod(shape)).reshape(shape) == 0}
-    return draws.build(
+    tree = draws.build(
         posterior,
         parameters,
-        method=method,
-        options=told,
+        chosen=told,
         compile_seconds=1.0,
         run_seconds=10.0,
         sample_stats=stats if method == "nuts" else {},
         moves_labels=True,
     )
+    tree.attrs["method"] = method
+    return tree
 
 
 @pytest.fixture(scope="module")

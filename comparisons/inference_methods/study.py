@@ -12,7 +12,7 @@ shown too; so it is with the option `calibration` of `run`, a path.
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dpgmm import Dataset, Posterior, datasets, diagnostics, exact, fit, load_model, report
+from dpgmm import Dataset, Posterior, datasets, diagnostics, exact, fit, load_model, methods, report
 from dpgmm.diagnostics.intervals import interval
 from dpgmm.draws import answer
 from dpgmm.report.study import wide_console
@@ -36,10 +36,20 @@ from .yardsticks import Clock, held_out
 
 
 class Contender(NamedTuple):
-    """A method with what tells it from its like."""
+    """A method, by name or by the path of its file, with what tells it from its like."""
 
     method: str
     options: dict[str, Any] = {}  # noqa: RUF012  # never written to
+
+    @property
+    def record(self) -> methods.Method:
+        """What is known of the method."""
+        return methods.find(self.method)
+
+    @property
+    def steps(self) -> str | None:
+        """The option that a budget scales, of an optimiser; a sampler's draws so far are looked at on its way."""
+        return next((name for name in ("steps", "max_steps") if name in self.record.options), None)
 
 
 CONTENDERS = {
@@ -55,8 +65,6 @@ EIGHT = 0, 5, 8, 20, 40, 60, 75, 80
 """The galaxies that are enumerated: some of every part."""
 TRUNCATED = 4
 """Components of the model of eight galaxies; collapsed Gibbs is held against the untruncated process, its own target."""
-STEPS = {"map": "steps", "svi": "max_steps", "cavi": "max_steps"}
-"""What is scaled by a budget, of optimisers; a sampler's draws so far are looked at on its way."""
 
 
 class Problem(NamedTuple):
@@ -69,7 +77,7 @@ class Problem(NamedTuple):
 class Plan(NamedTuple):
     """What is run. `shares`: budgets as shares of the largest. `exact`: models on eight points, and their contenders."""
 
-    contenders: tuple[str, ...]
+    contenders: dict[str, Contender]
     problems: dict[str, Problem]
     truncation: int
     repeats: int
@@ -103,7 +111,7 @@ def effort(
 
 
 FULL = Plan(
-    contenders=tuple(CONTENDERS),
+    contenders=CONTENDERS,
     problems={
         "galaxies": Problem(datasets.galaxies, effort((200, 640), (100, 1_600), (100, 4_800), 2_000, 5_000)),
         "four_gaussians": Problem(thinned, effort((75, 80), (100, 320), (100, 2_400), 2_000, 5_000)),
@@ -117,7 +125,7 @@ FULL = Plan(
     exact_effort=effort((300, 2_400), (100, 8_000), (100, 8_000), 1_000, 5_000, exact=True),
 )
 QUICK = Plan(
-    contenders=("MAP", "blocked Gibbs"),
+    contenders={name: CONTENDERS[name] for name in ("MAP", "blocked Gibbs")},
     problems={"galaxies": Problem(datasets.galaxies, effort((25, 25), (20, 40), (20, 40), 100, 1_000))},
     truncation=TRUNCATED,
     repeats=2,
@@ -156,36 +164,61 @@ def fitted(
     options = options | who.options
     fit_with = partial(fit, posterior, who.method, seed=seed, compression=False)
     predictive = lambda tree: diagnostics.predictive_density(tree, points)[0]
-    if who.method in STEPS:
-        steps = STEPS[who.method]
-        budgets = [max(1, round(share * options[steps])) for share in shares]
+    if (steps := who.steps) is not None:
+        budgets = [max(1, round(share * who.record.bound(options)[steps])) for share in shares]
         trees = [fit_with(progress=Clock(begin()), **options | {steps: budget}) for budget in budgets]
         seconds, cold = ([float(t.attrs[f"{what}_seconds"]) for t in trees] for what in ("run", "compile"))
         return Fit(seconds, [held_out(predictive(answer(t))) for t in trees], max(cold), answer(trees[-1]))
     clock = Clock(begin())
     tree = fit_with(progress=clock, **options)
+    if not {"warmup", "draws_per_chain"} <= set(options):
+        # One budget: a method that takes none.
+        own, cold = (float(tree.attrs[f"{what}_seconds"]) for what in ("run", "compile"))
+        return Fit([own] * len(shares), [held_out(predictive(answer(tree)))] * len(shares), cold, answer(tree))
     density, length, warm = predictive(tree), options["draws_per_chain"], options["warmup"]
     kept = [max(1, round(share * length)) for share in shares]
     seconds = [clock.seconds((warm + n) / (warm + length), float(tree.attrs["run_seconds"])) for n in kept]
     return Fit(seconds, [held_out(density[:, :n]) for n in kept], float(tree.attrs["compile_seconds"]), tree)
 
 
-def run(out: Path, quick: bool = False, calibration: Path | None = None) -> dict[str, Any]:
-    """Fit, measure, draw; print the tables. `quick`: galaxies, two methods, short runs. `calibration`: its JSON file."""
-    console, plan = wide_console(), QUICK if quick else FULL
+def chosen(plan: Plan, wanted: Sequence[str] | None) -> Plan:
+    """The plan with the contenders of these methods alone, names of ours or paths of method files; all if None."""
+    if wanted is None:
+        return plan
+    ours = {name: who for name, who in CONTENDERS.items() if who.method in wanted}
+    others = [name for name in wanted if name not in {who.method for who in ours.values()}]
+    contenders = ours | {methods.find(name).name: Contender(name) for name in others}
+    own = [name for name in contenders if name not in ours]
+    exact = {model: tuple(n for n in names if n in ours) + tuple(own) for model, names in plan.exact.items()}
+    return plan._replace(contenders=contenders, exact={model: names for model, names in exact.items() if names})
+
+
+def budget(effort: dict[str, dict[str, Any]], who: Contender) -> dict[str, Any]:
+    """Options of a contender at the largest budget; those of a short run where nothing is planned for its method."""
+    return effort.get(who.method, dict(who.record.quick))
+
+
+def run(
+    out: Path, quick: bool = False, calibration: Path | None = None, methods: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Fit, measure, draw; print the tables. `quick`: galaxies, two methods, short runs. `calibration`: its JSON file.
+
+    `methods`: names, or paths of method files, to compare in place of ours.
+    """
+    console, plan = wide_console(), chosen(QUICK if quick else FULL, methods)
     rows = yardsticks.calibration_rows(calibration or out / "calibration.json", calibration is not None)
     with _bar(console, plan) as next_fit:
         data = {name: measured(name, problem, plan, next_fit) for name, problem in plan.problems.items()}
         eight = {model: enumerated(model, names, plan, next_fit) for model, names in plan.exact.items()}
     for of_data in data.values():
         for name, m in of_data["methods"].items():
-            m["calibration"] = yardsticks.calibrated(rows, *CONTENDERS[name], "stick_breaking")
+            m["calibration"] = yardsticks.calibrated(rows, *plan.contenders[name], "stick_breaking")
     numbers = {"repeats": plan.repeats, "truncation": plan.truncation, "cores": os.cpu_count()}
-    numbers |= {"contenders": plan.contenders, "data": data, "exact": eight}
+    numbers |= {"contenders": list(plan.contenders), "data": data, "exact": eight}
     path, unfinished = out / "inference_methods.html", out / "inference_methods.json.partial"
     out.mkdir(parents=True, exist_ok=True)
     unfinished.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
-    found, of = tables.of(numbers), {name: who.method for name, who in CONTENDERS.items()}
+    found, of = tables.of(numbers), {name: who.record.name for name, who in plan.contenders.items()}
     pictures = {draw.__name__: report.png(draw(numbers, of)) for draw in plots.PICTURES}
     page = {"tables": found, "pictures": pictures, "numbers": numbers, "conclusions": conclusions(numbers)}
     report.render("inference_methods.html.j2", path, **page)
@@ -219,10 +252,11 @@ def measured(name: str, problem: Problem, plan: Plan, next_fit: Callable) -> dic
         # Two chains of error e: their difference has error sqrt(2) e, their mean e / sqrt(2), half of that.
         error = float(np.abs(of_chains[0] - of_chains[1]).mean() / 2)
         references.append({"held out": density, "similarity error": error, "seconds": tree.attrs["run_seconds"]})
-        first = repeat % len(plan.contenders)
-        for who in plan.contenders[first:] + plan.contenders[:first]:
-            own, begin = problem.effort[CONTENDERS[who].method], partial(told, who)
-            one = fitted(posterior, CONTENDERS[who], plan.shares, own, points, repeat, begin)
+        first, names = repeat % len(plan.contenders), list(plan.contenders)
+        for who in names[first:] + names[:first]:
+            contender, begin = plan.contenders[who], partial(told, who)
+            own = budget(problem.effort, contender)
+            one = fitted(posterior, contender, plan.shares, own, points, repeat, begin)
             distance = np.abs(yardsticks.similarity(one.draws).mean(axis=0) - of_chains.mean(axis=0)).mean()
             found[who].append(
                 {
@@ -238,7 +272,7 @@ def measured(name: str, problem: Problem, plan: Plan, next_fit: Callable) -> dic
     return {
         "points": data.size,
         "reference": {what: interval([r[what] for r in references]) for what in references[0]},
-        "methods": {who: _over_repeats(CONTENDERS[who], rows) for who, rows in found.items()},
+        "methods": {who: _over_repeats(plan.contenders[who], rows) for who, rows in found.items()},
     }
 
 
@@ -255,7 +289,7 @@ def _over_repeats(who: Contender, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "sd ratios": ratios,
         "similarity": interval(columns["similarity"]),
         "k-hat": None if None in columns["k-hat"] else interval(columns["k-hat"]),
-        "mark": yardsticks.mark(who.method, ratios),
+        "mark": yardsticks.mark(who.record.kind, ratios),
     }
 
 
@@ -265,14 +299,17 @@ def enumerated(model: str, names: tuple[str, ...], plan: Plan, next_fit: Callabl
     posterior = load_model(model)(eight, truncation=TRUNCATED)
     truncated, pairs = exact.allocations(posterior).partitions, np.triu_indices(eight.size, 1)
     untruncated = (
-        exact.partitions(posterior) if any(CONTENDERS[name].method == "gibbs" for name in names) else truncated
+        exact.partitions(posterior)
+        if any(plan.contenders[name].record.target == "process" for name in names)
+        else truncated
     )
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
     for seed, name in product(range(plan.repeats), names):
-        method, own = CONTENDERS[name]
+        who = plan.contenders[name]
+        options = budget(plan.exact_effort, who) | who.options
         clock = Clock(next_fit(f"eight galaxies, {model}, repeat {seed + 1}", name))
-        tree = fit(posterior, method, seed=seed, compression=False, progress=clock, **plan.exact_effort[method] | own)
-        truth = untruncated if method == "gibbs" else truncated
+        tree = fit(posterior, who.method, seed=seed, compression=False, progress=clock, **options)
+        truth = untruncated if tree.attrs["untruncated"] else truncated
         clusters, together = yardsticks.of_partition(answer(tree))
         variation = 0.5 * np.abs(clusters - truth.num_clusters).sum()
         distance = np.abs(together - truth.similarity)[pairs].mean()
@@ -348,7 +385,7 @@ def _marks(methods: dict[str, Any]) -> str:
 @contextmanager
 def _bar(console: Console, plan: Plan) -> Iterator[Callable]:
     """A bar over all fits: ``next_fit(where, who)`` begins one; it gives the function that is told the share done."""
-    of_split = 1 + sum(len(plan.shares) if CONTENDERS[who].method in STEPS else 1 for who in plan.contenders)
+    of_split = 1 + sum(len(plan.shares) if who.steps else 1 for who in plan.contenders.values())
     fits = plan.repeats * (len(plan.problems) * of_split + sum(map(len, plan.exact.values())))
     columns = BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, transient=True) as bar:

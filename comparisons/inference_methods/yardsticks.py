@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
+from dpgmm import methods
 from dpgmm.data import Dataset
 from dpgmm.diagnostics import panel
 from dpgmm.diagnostics.intervals import Interval
@@ -97,7 +98,7 @@ def of_partition(draws: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
     """
     posterior, points = draws["posterior"].to_dataset(), draws["observed_data"].to_dataset()["points"].values
     n = len(points)
-    if draws.attrs["method"] == "gibbs":
+    if draws.attrs.get("untruncated", 0):
         labels = posterior["allocations"].values.reshape(-1, n)
         sizes = [len(np.unique(row)) for row in labels]
         return np.bincount(sizes, minlength=n + 1) / len(labels), (labels[:, :, None] == labels[:, None]).mean(axis=0)
@@ -129,21 +130,21 @@ def k_hat(draws: xr.DataTree) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def mark(method: str, ratios: dict[str, Interval]) -> str:
+def mark(kind: str, ratios: dict[str, Interval]) -> str:
     """What a method is not, with the number that shows it; or the numbers among which no fault was seen.
 
     ratios: posterior standard deviations of label-invariant quantities, divided by those of a reference.
     """
-    if method == "map":
+    if kind == "point":
         return f"point estimate: no posterior (sd ratio {max(r.value for r in ratios.values()):.2g})"
     of = lambda name: f"sd ratio {ratios[name]} ({name})"
     narrow = [name for name, r in ratios.items() if r.high < NARROW]
     wide = [name for name, r in ratios.items() if r.low > WIDE]
     if narrow:
-        words = "overconfident" if method in ("svi", "cavi") else "too narrow at this budget"
+        words = "overconfident" if kind == "guide" else "too narrow at this budget"
         return f"{words}: {of(min(narrow, key=lambda name: ratios[name].value))}"
     if wide:
-        words = "too wide" if method in ("svi", "cavi") else "too wide at this budget"
+        words = "too wide" if kind == "guide" else "too wide at this budget"
         return f"{words}: {of(max(wide, key=lambda name: ratios[name].value))}"
     unlike = [name for name, r in ratios.items() if not NARROW <= r.value <= WIDE]
     if unlike:
@@ -164,7 +165,7 @@ def calibrated(rows: list[dict[str, Any]] | None, method: str, options: dict[str
         return "not simulated"
     r = found[0]
     inside = f"SBC: {r['inside']} of {r['quantities']} quantities, {r['simulations']} simulations"
-    if method == "map":
+    if methods.find(method).kind == "point":
         return f"no posterior ({inside})"
     return f"{'calibrated' if r['inside'] == r['quantities'] else 'not calibrated'} ({inside})"
 

@@ -39,13 +39,10 @@ def build(
     posterior: Posterior,
     parameters: Parameters,
     *,
-    method: str,
-    options: Mapping[str, Any],
-    compile_seconds: float,
-    run_seconds: float,
-    point_estimate: bool = False,
+    compile_seconds: float = 0.0,
+    run_seconds: float = 0.0,
     moves_labels: bool = False,
-    untruncated: bool = False,
+    chosen: Mapping[str, Any] | None = None,
     sample_stats: Mapping[str, np.ndarray] | None = None,
     optimisation: xr.Dataset | None = None,
 ) -> xr.DataTree:
@@ -62,7 +59,8 @@ def build(
       the others, as it would be for a Poisson number of points.
 
     `moves_labels`: the method draws the labels from their posterior, by moves or by a rule, such as order of appearance.
-    `untruncated`: it draws from the process without a truncation.
+    `chosen`: options that the method chose itself, as its defaults do not say what they became. Which method it was, its
+    options and its seed are recorded by `dpgmm.fit`.
     """
     summaries = _summaries(posterior, parameters)
     stats = {name: (("chain", "draw"), np.asarray(v)) for name, v in (summaries | dict(sample_stats or {})).items()}
@@ -75,20 +73,15 @@ def build(
         groups["optimisation"] = optimisation
     tree = xr.DataTree.from_dict({name: with_coordinates(group) for name, group in groups.items()})
     tree.attrs = {
-        "method": method,
         "model": posterior.name,
         "data": posterior.data.name,
-        "options": json.dumps({"model": posterior.options, "method": dict(options)}),
-        "seed": -1,
+        "options": json.dumps({"model": posterior.options, "method": dict(chosen or {})}),
         "versions": json.dumps(versions()),
         "device": jax.devices()[0].device_kind,
         "compile_seconds": compile_seconds,
         "run_seconds": run_seconds,
-        "point_estimate": int(point_estimate),
         "exchangeable_labels": int(exchangeable_labels(posterior, parameters)),
         "moves_labels": int(moves_labels),
-        "untruncated": int(untruncated),
-        "compression": "{}",
     }
     return tree
 

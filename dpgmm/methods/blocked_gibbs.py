@@ -22,6 +22,7 @@ from ..model.posterior import Arrays, Conjugate, Mixture, Parameters, Posterior
 from . import _active, _collapsed, _density, _moves, _pairs, _split_merge, _state
 from . import _clusters as clusters
 from ._collapsed import sample_components
+from ._method import Method
 from ._run import Progress, run_chains, stack
 from .gibbs import conjugate_prior, keeps, with_allocations
 
@@ -122,16 +123,7 @@ def run(
     tree = draws.build(
         posterior,
         parameters,
-        method="blocked_gibbs",
-        options={
-            "chains": chains,
-            "warmup": warmup,
-            "draws_per_chain": draws_per_chain,
-            "thin": thin,
-            "split_merges": split_merges,
-            "pair_moves": pair_moves,
-            "keep_allocations": keep,
-        },
+        chosen={"keep_allocations": keep},
         compile_seconds=start_seconds + compile_seconds,
         run_seconds=begun + run_seconds,
         moves_labels=True,
@@ -334,3 +326,14 @@ def _dirichlet(key: Array, counts: Array, a: Array, prior: Conjugate) -> Paramet
 
 WEIGHTS = {"sticks": _sticks, "dirichlet": _dirichlet}
 LOG_ALLOCATIONS = {"sticks": log_allocations, "dirichlet": log_dirichlet_allocations}
+
+
+METHOD = Method(
+    "blocked_gibbs",
+    run,
+    conjugate=True,
+    allocates=True,
+    check=checked,
+    quick={"chains": 2, "warmup": 20, "draws_per_chain": 50},
+    colour="#E69F00",
+)

@@ -23,6 +23,7 @@ from . import _cavi_moves as moves_
 from ._cavi_moves import Climb
 from ._cavi_passes import State, Statistics, components, elbo, from_statistics, step
 from ._cavi_weights import WEIGHTS
+from ._method import Method
 from ._run import Progress, run_chains
 
 __all__ = ["State", "checked", "elbo", "init", "log_density", "run", "sample", "starts", "step"]
@@ -81,14 +82,6 @@ def run(
     tree = draws.build(
         posterior,
         parameters,
-        method="cavi",
-        options={
-            "restarts": restarts,
-            "max_steps": max_steps,
-            "relative_tolerance": relative_tolerance,
-            "moves": moves,
-            "draws_per_restart": draws_per_restart,
-        },
         compile_seconds=compile_seconds + draw_seconds,
         run_seconds=run_seconds,
         optimisation=draws.paths(posterior, path.loss, path.history, path.steps),
@@ -270,3 +263,15 @@ def _settled(bounds: np.ndarray, tolerance: float) -> bool:
 def _with_density(key: Array, state: State, prior: Conjugate) -> tuple[Parameters, Array]:
     parameters = sample(key, state, prior)
     return parameters, log_density(parameters, state, prior)
+
+
+METHOD = Method(
+    "cavi",
+    run,
+    kind="guide",
+    conjugate=True,
+    check=checked,
+    quick={"restarts": 2, "moves": 20, "draws_per_restart": 250},
+    colour="#56B4E9",
+    usual=True,
+)

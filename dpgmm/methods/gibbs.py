@@ -14,6 +14,7 @@ from .. import draws
 from ..errors import InputError, at_least
 from ..model.posterior import Conjugate, Posterior
 from . import _collapsed
+from ._method import Method
 from ._run import Progress, run_chains, stack
 
 WORK = 200_000
@@ -26,6 +27,10 @@ ALGORITHMS = 2, 3, 8
 """Neal's (2000)."""
 MOST = 10
 """Clusters of a start, at most."""
+
+
+FEW = 3_000
+"""Points up to which a comparison runs it: taking them one by one takes a minute at most."""
 
 
 def run(
@@ -101,20 +106,10 @@ def run(
     tree = draws.build(
         posterior,
         parameters,
-        method="gibbs",
-        options={
-            "chains": chains,
-            "warmup": warmup,
-            "draws_per_chain": draws_per_chain,
-            "thin": thin,
-            "split_merges": split_merges,
-            "algorithm": algorithm,
-            "keep_allocations": keep,
-        },
+        chosen={"keep_allocations": keep},
         compile_seconds=start_seconds + programs.seconds + draw_seconds,
         run_seconds=run_seconds,
         moves_labels=True,
-        untruncated=True,
         sample_stats={"occupied_clusters": clusters} | ({"accepted_moves": accepted} if split_merges else {}),
     )
     return with_allocations(tree, np.stack(labels), int(clusters.max())) if keep else tree
@@ -202,3 +197,17 @@ def _resized(some, width: int):
         return np.pad(a, ((0, 0), (0, width - a.shape[1]), *((0, 0),) * (a.ndim - 2)))
 
     return kept._replace(statistics=tuple(map(resize, kept.statistics))), labels, accepted
+
+
+METHOD = Method(
+    "gibbs",
+    run,
+    target="process",
+    conjugate=True,
+    allocates=True,
+    check=checked,
+    quick={"chains": 2, "warmup": 20, "draws_per_chain": 50},
+    colour="#CC79A7",
+    usual=True,
+    most=FEW,
+)

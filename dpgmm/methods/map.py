@@ -15,6 +15,7 @@ from jax import Array
 from .. import draws
 from ..errors import at_least
 from ..model.posterior import Posterior
+from ._method import Method
 from ._run import Progress, constrained, dispersed, run_chains
 
 
@@ -73,15 +74,11 @@ def run(
     return draws.build(
         posterior,
         modes,
-        method="map",
-        options={
-            "restarts": restarts,
-            "steps": num_strides * stride,
-            "learning_rate": learning_rate,
-            "mode_of": "density of the constrained parameters",
-        },
+        chosen={"steps": num_strides * stride, "mode_of": "density of the constrained parameters"},
         compile_seconds=compile_seconds,
         run_seconds=run_seconds,
-        point_estimate=True,
         optimisation=draws.paths(posterior, losses, history, np.arange(num_strides + 1) * stride),
     )
+
+
+METHOD = Method("map", run, kind="point", quick={"restarts": 4, "steps": 600}, colour="#0072B2", usual=True)

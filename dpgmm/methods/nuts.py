@@ -24,6 +24,7 @@ from ..errors import InputError, at_least
 from ..model import reordering
 from ..model.posterior import Arrays, Parameters, Posterior
 from . import _moves, _permute, _state, blocked_gibbs
+from ._method import Method
 from ._run import Progress, constrained, dispersed, run_chains, stack
 
 CHUNK = 25
@@ -110,19 +111,7 @@ def run(
     return draws.build(
         posterior,
         sampler.parameters(kept),
-        method="nuts",
-        options={
-            "chains": chains,
-            "warmup": warmup,
-            "draws_per_chain": draws_per_chain,
-            "moves": moves,
-            "thin": thin,
-            "target_accept": target_accept,
-            "max_tree_depth": depth,
-            "dense_mass": dense_mass,
-            "active": active,
-            "split_merges": split_merges,
-        },
+        chosen={"moves": moves, "thin": thin, "max_tree_depth": depth},
         compile_seconds=compile_seconds,
         run_seconds=run_seconds,
         sample_stats=stats,
@@ -281,3 +270,8 @@ def plain(
         return state, stats
 
     return Sampler(name, init, step, lambda state: state.z, lambda kept: constrained(posterior, kept, 2, unravel))
+
+
+METHOD = Method(
+    "nuts", run, quick={"chains": 2, "warmup": 100, "draws_per_chain": 100, "thin": 2}, colour="#009E73", usual=True
+)

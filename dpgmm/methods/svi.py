@@ -21,6 +21,7 @@ from numpyro.infer.svi import SVIState
 from .. import draws
 from ..errors import InputError, at_least
 from ..model.posterior import Arrays, Posterior
+from ._method import Method
 from ._run import Progress, constrained, dispersed, run_chains, stack
 
 GUIDES = {
@@ -99,16 +100,6 @@ def run(
     tree = draws.build(
         posterior,
         constrained(posterior, unconstrained[:, :draws_per_restart], 2, unravel),
-        method="svi",
-        options={
-            "guide": guide,
-            "restarts": restarts,
-            "max_steps": max_steps,
-            "learning_rate": learning_rate,
-            "particles": particles,
-            "draws_per_restart": draws_per_restart,
-            "init_scale": init_scale,
-        },
         compile_seconds=compile_seconds,
         run_seconds=run_seconds,
         sample_stats={"log_weight": np.asarray(log_weights)[:, :draws_per_restart]},
@@ -166,3 +157,13 @@ def _paths(posterior: Posterior, unravel, losses: list[np.ndarray], paths: list[
         row[: len(values)] = values
     history = constrained(posterior, padded, 2, unravel)
     return draws.paths(posterior, loss, history, np.arange(longest) * CHUNK)
+
+
+METHOD = Method(
+    "svi",
+    run,
+    kind="guide",
+    quick={"restarts": 2, "max_steps": 3_000, "draws_per_restart": 250},
+    colour="#D55E00",
+    usual=True,
+)

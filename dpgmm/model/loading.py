@@ -1,11 +1,12 @@
 """Models and studies, loaded by name or by path: a user's own file is as good as ours."""
 
+import contextlib
 import difflib
 import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,8 +44,7 @@ def load_model(name: str | Path) -> Callable[..., Posterior]:
     cannot be imported, or it has no such function; and, when called, where an option is not one of the model's, or a file
     of the user's fails or returns no `Posterior`.
     """
-    module = load(str(name), "models")
-    make = _function(module, "posterior", "model")
+    make = posterior_function(name)
     accepted = inspect.signature(make).parameters
 
     def posterior(data: Any, **options: Any) -> Posterior:
@@ -62,6 +62,11 @@ def load_model(name: str | Path) -> Callable[..., Posterior]:
     return posterior
 
 
+def posterior_function(name: str | Path) -> Callable[..., Posterior]:
+    """The function `posterior` of a model's file, as the file states it: its signature and docstring name the options."""
+    return _function(load(str(name), "models"), "posterior", "model")
+
+
 def load_study(name: str | Path) -> Callable[..., Any]:
     """The function `run(out, quick=False)` of a comparison, by built-in name, or path of a file or of a folder with `STUDY`.
 
@@ -71,10 +76,13 @@ def load_study(name: str | Path) -> Callable[..., Any]:
 
 
 def load(name: str, kind: str) -> ModuleType:
-    """The module of a built-in file of a kind ("models" or "comparisons"), or at the path of one. Raises `InputError`."""
+    """The module of a built-in file of a kind ("models" or "comparisons"), or at the path of one. Raises `InputError`.
+
+    Of "methods" none is built in: they have a registry.
+    """
     path = _path(name, kind)
     if not path.is_file():
-        what = "model" if kind == "models" else "study"
+        what = {"models": "model", "comparisons": "study", "methods": "method"}[kind]
         close = difflib.get_close_matches(name, names(kind), n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names(kind))}."
         raise InputError(f"no {what} {name!r}: {hint} Or give the path of a .py file.")
@@ -114,10 +122,20 @@ def _package(place: Path, kind: str) -> str:
 
 def _tried(make: Callable, data: Dataset, options: dict[str, Any], path: Path) -> Posterior:
     """What a user's model makes, its density traced once, so that a mistake is told as one, with its line."""
-    try:
+    with told(path, "model"):
         made = make(data, **options)
         if isinstance(made, Posterior):
             jax.eval_shape(lambda key: made.log_joint(made.initial(key)), jax.random.PRNGKey(0))
+    if not isinstance(made, Posterior):
+        raise InputError(f"{path}: posterior(...) returned {type(made).__name__}; it must return a dpgmm.Posterior")
+    return made
+
+
+@contextlib.contextmanager
+def told(path: Path, what: str) -> Iterator[None]:
+    """An exception of a user's file is told in one line, with its place in the file: `InputError`."""
+    try:
+        yield
     except InputError:
         raise
     except Exception as error:
@@ -125,10 +143,7 @@ def _tried(make: Callable, data: Dataset, options: dict[str, Any], path: Path) -
         lines = [frame.lineno for frame in frames if Path(frame.filename).name == path.name]
         where = f"{path}, line {lines[-1]}" if lines else str(path)
         message = str(error).strip().splitlines() or [""]
-        raise InputError(f"{where}: {type(error).__name__}: {message[0]}; mend the model") from error
-    if not isinstance(made, Posterior):
-        raise InputError(f"{path}: posterior(...) returned {type(made).__name__}; it must return a dpgmm.Posterior")
-    return made
+        raise InputError(f"{where}: {type(error).__name__}: {message[0]}; mend the {what}") from error
 
 
 def _function(module: ModuleType, name: str, what: str) -> Callable[..., Any]:

@@ -153,7 +153,7 @@ def _content(
         "pairs": _pairs(answers, labels, seen) if seen.dim > 1 else {},
         "components": {name: _records(components(tree, seen)) for name, tree in answers.items()},
         "of": {name: "best restart" if name in paths else "all chains" for name in trees},
-        "training": _training(trees["map"], seen) if "map" in paths else None,
+        "training": next((_training(tree, seen) for tree in paths.values() if tree.attrs.get("kind") == "point"), None),
         "paths": {name: png(plots.paths(tree, seen)) for name, tree in paths.items()},
         "tables": {name: _both(d) for name, d in found.items() if bool(d.table["r_hat"].notna().to_numpy().any())},
         "traces": _traces(trees, found),
@@ -219,15 +219,18 @@ def _training(tree: xr.DataTree, seen: View) -> dict[str, Any]:
 
 
 def _traces(trees: dict[str, xr.DataTree], found: dict[str, diagnostics.Diagnosis]) -> dict[str, Any] | None:
-    if "nuts" not in trees:
+    """Traces of the first sampler in the run, with its verdict; None without one."""
+    name = next((name for name, tree in trees.items() if tree.attrs.get("kind") == "sampler"), None)
+    if name is None:
         return None
-    diagnosis = found["nuts"]
+    diagnosis = found[name]
     return {
-        "picture": png(plots.traces(trees["nuts"])),
+        "method": name,
+        "picture": png(plots.traces(trees[name])),
         "verdict": diagnosis.verdict,
         "raw": diagnosis.worst("raw"),
         "invariant": diagnosis.worst("invariant"),
-        "chains": trees["nuts"]["posterior"].sizes["chain"],
+        "chains": trees[name]["posterior"].sizes["chain"],
     }
 
 

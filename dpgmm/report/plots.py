@@ -9,24 +9,10 @@ from matplotlib.figure import Figure
 
 from .. import diagnostics
 from ..draws import answer, best_chain
+from ..methods import colour
 from . import pair_plots
 from .pair_plots import window
 from .views import PROMINENT, View, one_draw, some_draws
-
-COLOURS = {
-    "map": "#0072B2",
-    "svi": "#D55E00",
-    "nuts": "#009E73",
-    "gibbs": "#CC79A7",
-    "blocked_gibbs": "#E69F00",
-    "cavi": "#56B4E9",
-}
-"""One colour a method, the same in every picture (Okabe & Ito 2008: told apart by the colour-blind)."""
-
-
-def colour(method: str) -> str:
-    """Colour of a method; grey for one that we do not know."""
-    return COLOURS.get(method, "#555555")
 
 
 def figure(rows: int = 1, columns: int = 1, height: float = 3.6, width: float = 9.0, **grid: Any):

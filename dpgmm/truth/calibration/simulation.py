@@ -18,15 +18,13 @@ from ...diagnostics.importance import k_hat
 from ...draws import allocations, answer
 from ...draws.thinning import evenly
 from ...errors import InputError, at_least
-from ...methods import check, find
+from ...methods import Method, find, fitting
 from ...model.posterior import Parameters, Posterior
 from .. import exact
 from . import quantities
 from .quantities import QUANTITIES, Draw
 from .ranks import Ranks
 
-UNTRUNCATED = {"gibbs"}
-"""Methods that sample the untruncated process, whatever the truncation of the model."""
 NEGLIGIBLE = 1e-3
 """Largest bound on the distance between data of the truncated and of the untruncated process."""
 
@@ -40,7 +38,7 @@ class Refit(NamedTuple):
 
 def simulate(
     posterior: Posterior,
-    method: str,
+    method: str | Method,
     key: Array | int,
     *,
     simulations: int = 200,
@@ -74,13 +72,13 @@ def simulate(
     return as_ranks(posterior, method, found, draws)
 
 
-def as_ranks(posterior: Posterior, method: str, found: list[Refit], draws: int) -> Ranks:
+def as_ranks(posterior: Posterior, method: str | Method, found: list[Refit], draws: int) -> Ranks:
     """`Ranks` of the refits so far."""
     names = quantities_of(posterior, method)
     k_hats = [refit.k_hat for refit in found if refit.k_hat is not None]
-    point = method == "map"
+    point = find(method).kind == "point"
     return Ranks(
-        method=method,
+        method=find(method).name,
         model=posterior.name,
         names=names,
         rank=np.array([refit.rank for refit in found], int).reshape(-1, len(names)),
@@ -91,7 +89,7 @@ def as_ranks(posterior: Posterior, method: str, found: list[Refit], draws: int) 
     )
 
 
-def quantities_of(posterior: Posterior, method: str) -> tuple[str, ...]:
+def quantities_of(posterior: Posterior, method: str | Method) -> tuple[str, ...]:
     """Names of the quantities of `QUANTITIES` that can be ranked.
 
     Left out: those that move with the data where the base measure's mean has a flat prior; the concentration where the
@@ -100,7 +98,7 @@ def quantities_of(posterior: Posterior, method: str) -> tuple[str, ...]:
     flat = posterior.conjugate is not None and posterior.conjugate.hyperprior is not None
     keep = lambda name, q: not (
         (q.placed and flat)
-        or (q.joint and method in UNTRUNCATED)
+        or (q.joint and find(method).target == "process")
         or (name == "concentration" and name not in posterior.transforms)
     )
     return tuple(name for name, quantity in QUANTITIES.items() if keep(name, quantity))
@@ -129,14 +127,14 @@ def prior_draw(posterior: Posterior, key: Array) -> tuple[Parameters, Array]:
 
 
 def refits(
-    posterior: Posterior, method: str, key: Array | int, *, simulations: int, draws: int = 99, **options: Any
+    posterior: Posterior, method: str | Method, key: Array | int, *, simulations: int, draws: int = 99, **options: Any
 ) -> Iterator[Refit]:
     """The simulations of `simulate` one by one, so that what is finished survives an interruption."""
-    run = find(method, options)
+    found = find(method, options)
     at_least("calibration", 1, simulations=simulations, draws=draws)
-    check(method, posterior)
-    if method in UNTRUNCATED:
-        _check_truncation(posterior, method)
+    found.checked(posterior)
+    if found.target == "process":
+        _check_truncation(posterior, found.name)
     names = quantities_of(posterior, method)
     key_prior, key_fit, key_ties = random.split(_raw(key), 3)
     parameters, points = prior_draws(posterior, key_prior, simulations)
@@ -146,7 +144,7 @@ def refits(
     at = jnp.stack([centre - scale, centre, centre + scale])
     for i in range(simulations):
         data = Dataset(np.asarray(points[i]), name=f"simulation {i}")
-        tree = run(posterior.on(data), random.fold_in(key_fit, i), **options)
+        tree = fitting.run(found, posterior.on(data), random.fold_in(key_fit, i), **options)
         best = answer(tree)
         every = _with_labels(random.fold_in(key_ties, i), truths[i], best, draws, points[i], at)
         yield Refit(_rank(jax.device_get(quantities.values(every)), names, ties), _k_hat(best))

@@ -1,0 +1,84 @@
+"""What is known of a method before it runs: one record each, in place of lists of names."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+import xarray as xr
+
+from ..errors import InputError
+from ..model.posterior import Posterior
+
+Kind = Literal["point", "guide", "sampler"]
+Target = Literal["posterior", "process"]
+GREY = "#6b6b6b"
+"""Colour of what has none of its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """An inference method, ours or a user's.
+
+    `run`: ``run(posterior, key, *, progress=None, **options) -> DataTree``, the tree made by `dpgmm.draws.build`; options
+    are keyword-only and have defaults. `kind`: what its draws are of: a `point` estimate (MAP), a variational `guide`, of
+    which every draw carries a log importance weight, or a `sampler` of the target. `target`: the truncated `posterior`, or
+    the untruncated `process`. `conjugate`: it needs a model that states its conjugate prior. `allocates`: it puts every
+    point into one component, and needs the points as they are, uncompressed. `check`: raises `InputError` where it cannot
+    take a posterior, before anything runs. `quick`: options of a short run. `colour`
+    in pictures, ours told apart by the colour-blind (Okabe & Ito 2008). `usual`: whether a
+    comparison runs it unless told which; `most`: number of points up to which it does.
+    """
+
+    name: str
+    run: Callable[..., xr.DataTree]
+    kind: Kind = "sampler"
+    target: Target = "posterior"
+    conjugate: bool = False
+    allocates: bool = False
+    check: Callable[[Posterior], object] | None = None
+    quick: Mapping[str, Any] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    colour: str = GREY
+    usual: bool = False
+    most: float = float("inf")
+
+    def __post_init__(self):
+        """Raises `InputError` where the record is not of the kind described."""
+        if not (isinstance(self.name, str) and self.name and self.name.replace("-", "_").isidentifier()):
+            raise InputError(f"Method: the name must be one word, found {self.name!r}")
+        if not callable(self.run):
+            raise InputError(f"method {self.name}: run must be a function, found {type(self.run).__name__}")
+        for field, allowed in {"kind": Kind, "target": Target}.items():
+            if getattr(self, field) not in allowed.__args__:
+                raise InputError(
+                    f"method {self.name}: no {field} {getattr(self, field)!r}; there are {', '.join(allowed.__args__)}"
+                )
+        if "progress" not in inspect.signature(self.run).parameters:
+            raise InputError(f"method {self.name}: run(...) must take progress=None, which it may ignore")
+        self.accepts(self.quick)
+
+    @property
+    def options(self) -> dict[str, inspect.Parameter]:
+        """The method's options: keyword-only parameters of `run`, but for `progress`."""
+        parameters = inspect.signature(self.run).parameters.values()
+        return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "progress"}
+
+    def accepts(self, given: Mapping[str, Any]) -> None:
+        """Raise `InputError` for an option that the method does not have."""
+        unknown = sorted(set(given) - set(self.options))
+        if unknown:
+            raise InputError(f"{self.name} has no option {unknown[0]!r}; it takes {', '.join(self.options) or 'none'}")
+
+    def bound(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All options as they are bound: those given, else the defaults."""
+        self.accepts(given)
+        defaults = {name: p.default for name, p in self.options.items() if p.default is not p.empty}
+        return defaults | dict(given)
+
+    def checked(self, posterior: Posterior) -> None:
+        """Raise `InputError` where the method cannot take this model or these data."""
+        if self.check is not None:
+            self.check(posterior)
+        if self.conjugate and posterior.conjugate is None:
+            raise InputError(f"{self.name}: model {posterior.name} states no conjugate prior; choose another method")

@@ -1,0 +1,135 @@
+"""The methods there are: ours, those of installed packages, and a user's own file by path."""
+
+import difflib
+import functools
+import importlib.metadata
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from .. import draws
+from ..errors import InputError
+from ..model import loading
+from ..model.posterior import Posterior
+from . import blocked_gibbs, cavi, gibbs, map, nuts, svi
+from ._method import GREY, Method
+
+REGISTRY: dict[str, Method] = {
+    module.METHOD.name: module.METHOD for module in (map, svi, nuts, gibbs, blocked_gibbs, cavi)
+}
+"""Our methods by name."""
+OTHERS: dict[str, Method] = {}
+"""Methods of installed packages and of users' files that have been found so far."""
+GROUP = "dpgmm.methods"
+"""Group of the entry points by which installed packages offer methods: ``name = "package.module:METHOD"``."""
+
+
+def find(method: str | Path | Method, options: Iterable[str] | Mapping[str, Any] = ()) -> Method:
+    """The method of that name, in the file at that path, or as it is given.
+
+    Raises `InputError` for an unknown name, a file that cannot be imported or states no `Method`, or an option that the
+    method does not have.
+    """
+    found = method if isinstance(method, Method) else _named(str(method))
+    found.accepts(dict.fromkeys(options))
+    return found
+
+
+def known(name: str) -> Method | None:
+    """The method of that name if it is ours or has been found before; None for draws from elsewhere."""
+    return REGISTRY.get(name) or OTHERS.get(name)
+
+
+def colour(name: str) -> str:
+    """Colour of a method's draws in pictures; grey for draws from elsewhere."""
+    method = known(name)
+    return GREY if method is None else method.colour
+
+
+def names() -> list[str]:
+    """Names of all methods that can be asked for by name: ours and those of installed packages."""
+    return [*REGISTRY, *(entry for entry in _entry_points() if entry not in REGISTRY)]
+
+
+def suited(posterior: Posterior) -> list[str]:
+    """Methods that a comparison runs unless it is told which: of each kind what the model and the data allow."""
+
+    def allows(method: Method) -> bool:
+        try:
+            method.checked(posterior)
+        except InputError:
+            return False
+        return method.usual and posterior.data.size <= method.most
+
+    return [name for name, method in REGISTRY.items() if allows(method)]
+
+
+def check(method: str | Method, posterior: Posterior) -> None:
+    """Raise `InputError` where a method cannot take this model or these data, before anything runs."""
+    find(method).checked(posterior)
+
+
+def _named(name: str) -> Method:
+    if (method := known(name)) is not None:
+        return method
+    if name.endswith(".py"):
+        return _register(_of_file(Path(name)), name)
+    entries = _entry_points()
+    if name in entries:
+        try:
+            method = entries[name].load()
+        except Exception as error:
+            raise InputError(f"method {name} of {entries[name].value}: {type(error).__name__}: {error}") from error
+        return _register(_stated(method, entries[name].value), entries[name].value, name)
+    close = difflib.get_close_matches(name, names(), n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names())}."
+    raise InputError(f"no method {name!r}: {hint} Or give the path of a .py file")
+
+
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
+
+
+def _of_file(path: Path) -> Method:
+    """The `METHOD` of a file, which tells of a mistake in it as one, with its line."""
+    module = loading.load(str(path), "methods")
+    method = _stated(getattr(module, "METHOD", None), str(path))
+
+    @functools.wraps(method.run)
+    def run(posterior: Posterior, key: Any, **options: Any) -> xr.DataTree:
+        with loading.told(path, "method"):
+            return method.run(posterior, key, **options)
+
+    return Method(**{**vars(method), "run": run})
+
+
+def _stated(method: Any, where: str) -> Method:
+    if not isinstance(method, Method):
+        found = "none" if method is None else type(method).__name__
+        raise InputError(f"{where}: a method file states METHOD = dpgmm.methods.Method(...), found {found}")
+    return method
+
+
+def _register(method: Method, where: str, name: str | None = None) -> Method:
+    """The method under its name, from now on; a file that is read again takes the place of what it said before."""
+    if name is not None and name != method.name:
+        raise InputError(f"{where}: entry point {name!r} has a method called {method.name!r}; give them one name")
+    if method.name in REGISTRY:
+        raise InputError(f"{where}: there is a method {method.name!r} already; give METHOD another name")
+    OTHERS[method.name] = method
+    return method
+
+
+def returned(tree: Any, method: Method) -> xr.DataTree:
+    """What a method returned, if it is draws in the schema. Raises `InputError` otherwise."""
+    if not isinstance(tree, xr.DataTree):
+        raise InputError(
+            f"method {method.name}: run(...) returned {type(tree).__name__}; return dpgmm.draws.build(...)"
+        )
+    if method.kind == "guide" and "log_weight" not in tree["sample_stats"]:
+        raise InputError(
+            f"method {method.name}: a guide's draws need sample_stats/log_weight, their log importance weights"
+        )
+    return draws.check(tree)

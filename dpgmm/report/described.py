@@ -1,0 +1,41 @@
+"""Options of a method or a model, with defaults and a line on each, from its signature and docstring."""
+
+import inspect
+import re
+from collections.abc import Callable
+
+import pandas as pd
+
+from .. import methods
+from ..errors import InputError
+from ..model import loading
+
+
+def named(name: str) -> tuple[str, Callable]:
+    """ "method" or "model", and the function of it that takes the options. Raises `InputError` where there is neither."""
+    if name in loading.names("models"):
+        return "model", loading.posterior_function(name)
+    if name in methods.names():
+        return "method", methods.find(name).run
+    if name.endswith(".py"):
+        module = loading.load(name, "methods")
+        if hasattr(module, "METHOD"):
+            return "method", methods.find(name).run
+        return "model", loading.posterior_function(name)
+    raise InputError(f"no method or model {name!r}; `dpgmm list` names them. Or give the path of a .py file")
+
+
+def options(function: Callable) -> pd.DataFrame:
+    """A row an option: its name, default, and the first sentence of the docstring that speaks of it."""
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    sentences = re.split(r"(?<=[.;])\s+", " ".join((inspect.getdoc(function) or "").split()))
+    rows = [
+        {
+            "option": p.name,
+            "default": "required" if p.default is p.empty else str(p.default),
+            "what it is": next((s for s in sentences if re.search(rf"`{p.name}`|``{p.name}\b", s)), ""),
+        }
+        for p in parameters
+        if p.name != "progress"
+    ]
+    return pd.DataFrame(rows, columns=["option", "default", "what it is"])
