@@ -82,7 +82,7 @@ def test_list_names_everything():
     [
         (["compare", "galaxy"], "no data set 'galaxy': there are four_gaussians"),
         (["compare", "nothing.csv"], "nothing.csv"),
-        (["compare", "galaxies", "--methods", "map,hmc"], "no method 'hmc'; there are map, svi, nuts"),
+        (["compare", "galaxies", "--methods", "map,hmc"], "no method 'hmc': there are map, svi, nuts"),
         (["compare", "galaxies", "--model", "sticks"], "no model 'sticks'"),
         (["compare", "galaxies", "--truncation", "0"], "truncation = 0"),
         (["compare", "galaxies", "--set", "covariance"], "--set covariance: give NAME=VALUE"),

@@ -301,7 +301,7 @@ def test_counts_of_clusters_are_those_of_responsibilities(weights):
     r = np.asarray(jax.nn.softmax(mixture.log_joint_density(*posterior.mixture(one), posterior.data.points), axis=1))
     held = 1 - np.prod((1 - r) ** omega[:, None], axis=0)
     same = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, size, *leaf.shape[2:])), parameters)
-    stats = draws._summaries(posterior, same)
+    stats = draws.schema._summaries(posterior, same)
     np.testing.assert_allclose(stats["expected_clusters"], held.sum(), rtol=1e-10)
     np.testing.assert_array_equal(stats["active_components"], (omega @ r >= 1).sum())
     occupied = stats["occupied_clusters"]

@@ -216,7 +216,7 @@ def made_up(posterior, method, *, seed, progress, compression=True, **options):
     found = tree(points, shape, 4, seed=seed, log_joint=rng.normal(size=shape), log_weight=rng.normal(size=shape))
     if method not in ("svi", "cavi"):
         found["sample_stats"] = xr.DataTree(found["sample_stats"].to_dataset().drop_vars("log_weight"))
-    if method in study.STEPS:
+    if methods.find(method).kind != "sampler":
         found["optimisation"] = xr.DataTree(xr.Dataset({"loss": (("chain", "step"), np.zeros((chains, 2)))}))
     if method == "gibbs" and options["keep_allocations"]:
         labels = (("chain", "draw", "obs"), rng.integers(0, 2, (*shape, size)))
