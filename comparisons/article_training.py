@@ -32,9 +32,10 @@ from jax.scipy.special import logsumexp
 from rich.status import Status
 from rich.table import Table
 
-from dpgmm import datasets, loading
+from dpgmm import datasets
 from dpgmm.data import Dataset
-from dpgmm.study import wide_console
+from dpgmm.model import loading
+from dpgmm.report.study import wide_console
 
 article = loading.load("article", "models")
 

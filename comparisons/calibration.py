@@ -20,7 +20,8 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dpgmm import Dataset, Posterior, calibration, load_model, report
-from dpgmm.study import wide_console
+from dpgmm.report import calibration_plots
+from dpgmm.report.study import wide_console
 
 POINTS = 20
 """Points of a simulated data set."""
@@ -176,7 +177,7 @@ def _section(case: Case, ranks: calibration.Ranks, numbers: dict[str, Any]) -> d
         "title": f"{case.method}, {case.model}",
         "verdict": numbers["verdict"],
         "table": [{str(k): _or_none(v) for k, v in line.items()} for line in table.to_dict("records")],
-        "picture": None if ranks.point_estimate else report.png(calibration.picture(ranks), 100),
+        "picture": None if ranks.point_estimate else report.png(calibration_plots.picture(ranks), 100),
     }
 
 

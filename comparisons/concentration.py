@@ -21,11 +21,15 @@ import numpy as np
 import xarray as xr
 from scipy.special import digamma, gammaln, logsumexp  # pyright: ignore[reportAttributeAccessIssue]  # not annotated
 
-from dpgmm import concentration, datasets, diagnostics, fit, load_model, plots, sticks, study
-from dpgmm.concentration import Concentration
+from dpgmm import datasets, diagnostics, fit, load_model
 from dpgmm.data import Dataset
-from dpgmm.study import Estimate, Picture, Section
-from dpgmm.thinning import evenly
+from dpgmm.densities import concentration, sticks
+from dpgmm.densities.concentration import Concentration
+from dpgmm.diagnostics import intervals
+from dpgmm.diagnostics.intervals import Estimate
+from dpgmm.draws.thinning import evenly
+from dpgmm.report import plots, study
+from dpgmm.report.study import Picture, Section
 
 QUESTION = """The number of clusters of a Dirichlet-process mixture is read off as if the data had spoken. How much of it is
 the prior on the concentration, and how much the number of points?"""
@@ -102,14 +106,14 @@ def _measured(data: Dataset, prior: Prior, options: dict[str, Any], next_fit: Ca
     found = tree["posterior"].to_dataset()
     clusters = tree["sample_stats"].to_dataset()["occupied_clusters"].values
     before = prior_of_clusters(here, data.size, SHOWN)
-    seen = [study.batch_means((clusters == k).astype(float)) for k in range(SHOWN + 1)]
+    seen = [intervals.batch_means((clusters == k).astype(float)) for k in range(SHOWN + 1)]
     return {
         "prior": prior.name,
         "points": data.size,
-        "clusters": study.batch_means(clusters.astype(float)),
-        "visible clusters": study.batch_means(visible(found["allocations"].values).astype(float)),
+        "clusters": intervals.batch_means(clusters.astype(float)),
+        "visible clusters": intervals.batch_means(visible(found["allocations"].values).astype(float)),
         "four clusters": seen[4],
-        "concentration": study.batch_means(found["concentration"].values),
+        "concentration": intervals.batch_means(found["concentration"].values),
         "prior mean of a": here.shape / here.rate,
         "prior mean of clusters": mean_clusters(here, data.size),
         "prior of clusters": before.tolist(),

@@ -9,12 +9,13 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.special import gammaln, logsumexp, multigammaln  # pyright: ignore[reportAttributeAccessIssue]
 
-from dpgmm import base_measure, concentration, conjugate, plots, sticks, study
-from dpgmm.base_measure import COVARIANCES, is_tied, is_triangular
-from dpgmm.concentration import Concentration
 from dpgmm.data import Dataset
-from dpgmm.gaussian import BaseMeasure
-from dpgmm.study import Picture, Section
+from dpgmm.densities import base_measure, concentration, conjugate, sticks
+from dpgmm.densities.base_measure import COVARIANCES, is_tied, is_triangular
+from dpgmm.densities.concentration import Concentration
+from dpgmm.densities.gaussian import BaseMeasure
+from dpgmm.report import plots, study
+from dpgmm.report.study import Picture, Section
 
 QUESTION = (
     "Data of one Gaussian should come out as one cluster, and separated Gaussians as what they are, whatever the number of "

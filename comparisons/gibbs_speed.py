@@ -34,8 +34,10 @@ from arviz_stats.sampling_diagnostics import ess
 from rich.table import Table
 from sklearn.metrics import adjusted_rand_score
 
-from dpgmm import Dataset, Posterior, clusters, conjugate, fit, load_model, partitions
-from dpgmm.study import wide_console
+from dpgmm import Dataset, Posterior, fit, load_model, partitions
+from dpgmm.densities import conjugate
+from dpgmm.methods import _clusters as clusters
+from dpgmm.report.study import wide_console
 
 WEIGHTS = np.array([0.35, 0.25, 0.2, 0.15, 0.05])
 MEANS = np.array([[0.0, 0.0], [3.0, 1.0], [-3.0, 2.0], [1.0, -4.0], [5.0, 5.0]])

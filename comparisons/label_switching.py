@@ -21,20 +21,10 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 import dpgmm
-from dpgmm import (
-    datasets,
-    diagnostics,
-    draws,
-    fit,
-    label_plots,
-    labelling,
-    load_model,
-    plots,
-    relabel,
-    relabelling,
-    report,
-)
-from dpgmm.study import wide_console
+from dpgmm import datasets, diagnostics, draws, fit, load_model, relabel, relabelling, report
+from dpgmm.labels import summary as labelling
+from dpgmm.report import label_plots, plots
+from dpgmm.report.study import wide_console
 
 
 class Problem(NamedTuple):
@@ -90,7 +80,7 @@ def run(out: Path, quick: bool = False) -> dict[str, Any]:
     (out / "label_switching.json").write_text(json.dumps(numbers, indent=1) + "\n")
     path = out / "label_switching.html"
     pictures = {"sections": sections, "agreements": agreements, "lessons": lessons}
-    report.render("study.html.j2", path, numbers=numbers, conclusions=conclusions(numbers), **pictures)
+    report.render("label_switching.html.j2", path, numbers=numbers, conclusions=conclusions(numbers), **pictures)
     console.print(_table(numbers))
     for conclusion in conclusions(numbers):
         console.print(f"- {conclusion}")

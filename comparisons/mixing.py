@@ -23,13 +23,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dpgmm import datasets, diagnose, diagnostics, exact, fit, load_model, monte_carlo, plots, study
-from dpgmm.agreement import ERRORS, Agreement, agreement, with_error
+from dpgmm import datasets, diagnose, diagnostics, exact, fit, load_model
 from dpgmm.data import Dataset
 from dpgmm.diagnostics import Diagnosis
-from dpgmm.posterior import Posterior
-from dpgmm.study import Estimate, Picture, Section
-from dpgmm.verdicts import FOUND, THRESHOLD
+from dpgmm.diagnostics.agreement import ERRORS, Agreement, agreement, with_error
+from dpgmm.diagnostics.intervals import Estimate
+from dpgmm.diagnostics.verdicts import FOUND, THRESHOLD
+from dpgmm.draws import monte_carlo
+from dpgmm.model.posterior import Posterior
+from dpgmm.report import plots, study
+from dpgmm.report.study import Picture, Section
 
 QUESTION = """An effective draw is worth as much as an independent one. How many a second does each sampler give, of the
 quantity that it draws worst, and is the answer that they add up to right?"""

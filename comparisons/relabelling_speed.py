@@ -28,7 +28,7 @@ from rich.table import Table
 
 from dpgmm import relabelling
 from dpgmm.relabelling import Gaussians
-from dpgmm.study import wide_console
+from dpgmm.report.study import wide_console
 
 REAL = Path(__file__).resolve().parents[1] / "tests" / "data" / "five_components.npz"
 R_SECONDS = {

@@ -15,10 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from dpgmm import datasets, diagnostics, draws, exact, fit, load_model, plots, study
+from dpgmm import datasets, diagnostics, draws, exact, fit, load_model
 from dpgmm.data import Dataset
-from dpgmm.posterior import Posterior
-from dpgmm.study import Estimate, Picture, Section
+from dpgmm.diagnostics import intervals
+from dpgmm.diagnostics.intervals import Estimate
+from dpgmm.model.posterior import Posterior
+from dpgmm.report import plots, study
+from dpgmm.report.study import Picture, Section
 
 QUESTION = """A computer holds K components where the Dirichlet process has infinitely many. How many are enough, what do
 the surplus ones cost, and what is the bound worth?"""
@@ -103,12 +106,12 @@ def _of_gibbs(tree: xr.DataTree, posterior: Posterior, halves: Halves, sweeps: i
     assert prior is not None
     return {
         "held-out log density": held_out(diagnostics.predictive_density(tree, halves.held_out)[0]),
-        "log likelihood": study.batch_means(stats["log_likelihood"].values),
-        "clusters": study.batch_means(stats["occupied_clusters"].values.astype(float)),
-        "visible components": study.batch_means(visible(found)),
-        "weight of the last": study.batch_means(found["weights"].values[..., -1]),
+        "log likelihood": intervals.batch_means(stats["log_likelihood"].values),
+        "clusters": intervals.batch_means(stats["occupied_clusters"].values.astype(float)),
+        "visible components": intervals.batch_means(visible(found)),
+        "weight of the last": intervals.batch_means(found["weights"].values[..., -1]),
         "bound, prior": exact.ishwaran_james_bound(size, num_components, prior.concentration),
-        "bound, posterior": study.batch_means(bound(size, num_components, found["concentration"].values)),
+        "bound, posterior": intervals.batch_means(bound(size, num_components, found["concentration"].values)),
         "seconds a draw": float(tree.attrs["run_seconds"]) / sweeps,
         "compile seconds": float(tree.attrs["compile_seconds"]),
     }
@@ -140,7 +143,7 @@ def held_out(log_density: np.ndarray) -> Estimate:
     largest = log_density.max(axis=(0, 1))
     density = np.exp(log_density - largest)
     mean = density.mean(axis=(0, 1))
-    error = study.batch_means((density / mean).mean(axis=-1)).error
+    error = intervals.batch_means((density / mean).mean(axis=-1)).error
     return Estimate(float((np.log(mean) + largest).mean()), error)
 
 

@@ -1,17 +1,44 @@
 """Compare inference methods for Dirichlet-process Gaussian mixtures, without being fooled by component labels."""
 
-from . import calibration, datasets, diagnostics, draws, exact, methods, partitions, relabelling
-from .agreement import Agreement, agreement
-from .data import Dataset
+import importlib.metadata
+import sys
+
+from . import diagnostics, draws, methods, partitions, relabelling
+from .data import Dataset, compression, datasets
+from .densities import base_measure, concentration, conjugate, distributions, gaussian, mixture, sticks, transforms
 from .diagnostics import diagnose
+from .diagnostics.agreement import Agreement, agreement
 from .errors import InputError
-from .fitting import fit
-from .loading import load_model
-from .modes import Atlas, atlas
+from .labels.modes import Atlas, atlas
+from .labels.switching import Switching, switching
+from .methods import certificate
+from .methods.fitting import fit
+from .model import loading, posterior
+from .model.loading import load_model
+from .model.posterior import Components, Mixture, Posterior
 from .partitions import partition
-from .posterior import Components, Mixture, Posterior
 from .relabelling import relabel
-from .switching import Switching, switching
+from .truth import calibration, exact
+
+__version__ = importlib.metadata.version("dpgmm-suite")
+
+# The modules that a model file needs, and those of which the documents speak, keep their paths: `import dpgmm.posterior`.
+_PATHS = (
+    *(
+        base_measure,
+        concentration,
+        conjugate,
+        distributions,
+        gaussian,
+        mixture,
+        sticks,
+        transforms,
+        compression,
+        datasets,
+    ),
+    *(loading, posterior, certificate, calibration, exact),
+)
+sys.modules |= {f"dpgmm.{module.__name__.rpartition('.')[2]}": module for module in _PATHS}
 
 __all__ = [
     "Agreement",

@@ -1,8 +1,6 @@
 """The command line: `dpgmm compare`, `fit`, `diagnose`, `relabel`, `partition`, `study`, `list`."""
 
-import json
 import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -11,31 +9,18 @@ from typing import Annotated, Any
 import jax
 import pandas as pd
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from . import (
-    data,
-    datasets,
-    diagnostics,
-    draws,
-    labelling,
-    loading,
-    methods,
-    partitions,
-    projections,
-    relabelling,
-    report,
-)
-from .agreement import agreement
-from .answer import Answer, believe
+from . import __version__, data, diagnostics, draws, methods, partitions, relabelling
+from .data import datasets
 from .errors import InputError
-from .fitting import fit as fit_posterior
+from .labels import summary as labelling
+from .methods.fitting import fit as fit_posterior
+from .model import loading
+from .report import run_folder, terminal
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-console = Console()
+console = terminal.console
 QUICK = {
     "map": {"restarts": 4, "steps": 600},
     "svi": {"restarts": 2, "max_steps": 3_000, "draws_per_restart": 250},
@@ -65,6 +50,21 @@ Draws = Annotated[int, typer.Option(min=4, help="Draws a chain, and a guide.")]
 Restarts = Annotated[int, typer.Option(min=1, help="Restarts of MAP; SVI takes a quarter.")]
 Compression = Annotated[bool, typer.Option(help="Certified compression of one-dimensional data.")]
 Quick = Annotated[bool, typer.Option("--quick", help="A short run, mostly compiling: to see that all works.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"dpgmm {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What all commands share: nothing but the version."""
 
 
 @app.command()
@@ -112,7 +112,7 @@ def compare(
         console.print(f"[yellow]Stopped. Finished methods are saved in {folder}: {', '.join(trees) or 'none'}.[/]")
         if not trees:
             raise
-    _leave(folder, trees, settings | {"wall_seconds": time.perf_counter() - start})
+    run_folder.leave(folder, trees, settings | {"wall_seconds": time.perf_counter() - start})
 
 
 @app.command()
@@ -141,7 +141,7 @@ def fit(
     [name] = names
     tree = _fit(posterior, name, seed, compression, _options(quick, chains, warmup, draws_, restarts).get(name, {}))
     draws.save(tree, out)
-    _show(tree, diagnostics.diagnose(tree))
+    terminal.show(tree, diagnostics.diagnose(tree))
     console.print(f"Saved {out}")
 
 
@@ -150,8 +150,8 @@ def diagnose(file: Annotated[Path, typer.Argument(help="A .nc file of draws.")])
     """Label-invariant diagnostics of saved draws, raw ones beside them, and a verdict."""
     tree = draws.load(file)
     diagnosis = diagnostics.diagnose(tree)
-    _print_table(diagnosis.table.reset_index(), "Diagnostics")
-    _show(tree, diagnosis)
+    terminal.print_table(diagnosis.table.reset_index(), "Diagnostics")
+    terminal.show(tree, diagnosis)
 
 
 @app.command()
@@ -166,7 +166,7 @@ def relabel(
     found = relabelling.relabel(tree, method, points=few.points, point_weights=few.weights)
     path = draws.save(found.draws, out or file.with_name(f"{file.stem}-relabelled.nc"))
     if tree["posterior"].sizes["draw"] >= 4:
-        _print_table(labelling.r_hats(tree, found), f"R-hat, raw and relabelled by {found.method}")
+        terminal.print_table(labelling.r_hats(tree, found), f"R-hat, raw and relabelled by {found.method}")
     console.print(f"Objective {found.objective:,.6g}; {found.ties} draws with several permutations equally good.")
     console.print(f"Saved {path}")
 
@@ -186,7 +186,7 @@ def partition(
     path = out or file.with_name(f"{file.stem}-partition.csv")
     frame.to_csv(path, index=False)
     table = frame.groupby("cluster").agg(observations=("cluster", "size"), mean_uncertainty=("uncertainty", "mean"))
-    _print_table(table.reset_index(), f"Partition of least expected {loss}")
+    terminal.print_table(table.reset_index(), f"Partition of least expected {loss}")
     ball = found.credible_ball
     console.print(f"{found.num_clusters} clusters; expected loss {found.expected_loss:.6g} {found.units}.")
     console.print(f"{ball.level:.0%} credible ball ({ball.loss.name}): radius {ball.radius:.4g} {ball.loss.units}.")
@@ -308,87 +308,6 @@ def _fit(posterior, name: str, seed: int, compression: bool, options: dict[str, 
             bar.update(task, completed=done, total=total, note=note)
 
         return fit_posterior(posterior, name, seed=seed, compression=compression, progress=progress, **options)
-
-
-def _leave(folder: Path, trees: dict, settings: dict[str, Any]) -> None:
-    """The answer, tables, summary.csv, agreement.csv, run.json and report.html of the methods that finished."""
-    found = {name: diagnostics.diagnose(tree) for name, tree in trees.items()}
-    summary = pd.DataFrame([diagnostics.summary_row(tree, found[name]) for name, tree in trees.items()])
-    summary.to_csv(folder / "summary.csv", index=False)
-    agreed = agreement(trees, found)
-    agreed.table.to_csv(folder / "agreement.csv", index=False)
-    with console.status("labels and report"):
-        labels = {name: labelling.study(tree) for name, tree in trees.items()}
-        relabelled = {name: of.relabelling.draws for name, of in labels.items() if of.relabelling is not None}
-        answer = believe(trees, found, agreed, relabelled)
-        run = settings | _record(trees) | {"answer": _words(answer), "agreement": agreed.sentence}
-        (folder / "run.json").write_text(json.dumps(run, indent=1))
-        path = report.write(folder / "report.html", trees, found, labels, run, answer, agreed)
-    _print_answer(answer, agreed.sentence)
-    _print_table(summary.set_index("method").T.reset_index(names=""), "One model, several methods")
-    for name, tree in trees.items():
-        _show(tree, found[name])
-    console.print(f"Report: {path}")
-
-
-def _record(trees: dict) -> dict[str, Any]:
-    """What run.json keeps of the machine and of how each method went."""
-    return {
-        "versions": draws.versions(),
-        "python": platform.python_version(),
-        "machine": platform.platform(),
-        "cores": os.cpu_count(),
-        "device": jax.devices()[0].device_kind,
-        "timings": {n: {k: float(t.attrs[k]) for k in ("compile_seconds", "run_seconds")} for n, t in trees.items()},
-        "compression_records": {n: json.loads(t.attrs["compression"]) for n, t in trees.items()},
-    }
-
-
-def _words(answer: Answer) -> dict[str, Any]:
-    """What run.json keeps of the answer."""
-    clusters = dict(zip(map(str, answer.clusters["clusters"]), answer.clusters["probability"], strict=True))
-    return {
-        "sentence": answer.sentence,
-        "method": answer.method,
-        "earned": answer.earned,
-        "number_of_clusters": clusters,
-        "components": answer.of_components,
-        "others": answer.others,
-    }
-
-
-def _print_answer(answer: Answer, agreed: str) -> None:
-    """Which answer to believe, before anything else."""
-    console.print(f"[bold]{escape(answer.sentence)}[/]")
-    if answer.of_components:
-        console.print(escape(f"Components of {answer.method}, by weight: {answer.of_components}."))
-    console.print(escape(f"{agreed[0].upper()}{agreed[1:]}."))
-    for name, wrong in answer.others.items():
-        console.print(f"[bold]{escape(name)}[/]: {escape(wrong)}.")
-
-
-def _show(tree, diagnosis: diagnostics.Diagnosis) -> None:
-    console.print(
-        f"[bold]{tree.attrs.get('method', 'draws')}[/]: [bold]{diagnosis.verdict}[/]. {diagnosis.explanation}"
-    )
-    shown = draws.answer(tree)
-    of = "best restart" if shown is not tree else "all chains"
-    table = report.components(shown, projections.view([shown]))
-    cells = ", mean (scale)" if len(table.columns) and shown["posterior"].sizes["dim"] > 1 else ""
-    _print_table(table.head(8), f"Components of {of}, relabelled: sorted by weight{cells}")
-
-
-def _print_table(frame: pd.DataFrame, title: str) -> None:
-    table = Table(*map(str, frame.columns), title=title, title_justify="left")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(_number(v) for v in row))
-    console.print(table)
-
-
-def _number(value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return "–" if value != value else f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 if __name__ == "__main__":

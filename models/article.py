@@ -30,9 +30,9 @@ from jax import Array, lax, random
 from jax.example_libraries import optimizers
 from jax.nn import log_softmax, logsumexp, softplus
 
-from dpgmm import mixture
-from dpgmm.compression import quadrature
 from dpgmm.data import Dataset
+from dpgmm.data.compression import quadrature
+from dpgmm.densities import mixture
 from dpgmm.errors import InputError
 
 

@@ -19,11 +19,11 @@ import numpyro.distributions as dist
 from jax import random
 from jax.scipy.stats import gamma
 
-from dpgmm import base_measure, sticks, transforms
-from dpgmm.concentration import Concentration
 from dpgmm.data import Dataset
-from dpgmm.distributions import StickLogits
-from dpgmm.posterior import Conjugate, Mixture, Posterior, check_options
+from dpgmm.densities import base_measure, sticks, transforms
+from dpgmm.densities.concentration import Concentration
+from dpgmm.densities.distributions import StickLogits
+from dpgmm.model.posterior import Conjugate, Mixture, Posterior, check_options
 
 
 def posterior(

@@ -17,9 +17,9 @@ import scipy.stats as st
 from jax import random
 
 from dpgmm import calibration
-from dpgmm.concentration import Concentration
-from dpgmm.gaussian import BaseMeasure
-from dpgmm.posterior import Conjugate
+from dpgmm.densities.concentration import Concentration
+from dpgmm.densities.gaussian import BaseMeasure
+from dpgmm.model.posterior import Conjugate
 
 R = 8_000
 """Replicates of a batch."""

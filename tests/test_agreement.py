@@ -8,10 +8,10 @@ import xarray as xr
 
 import dpgmm
 from dpgmm import InputError, draws
-from dpgmm.agreement import Agreement, Estimate, _allowed, quantities, truncation_bound, with_error
-from dpgmm.answer import believe, number_of_clusters
 from dpgmm.data import Dataset
 from dpgmm.diagnostics import Diagnosis
+from dpgmm.diagnostics.agreement import Agreement, Estimate, _allowed, quantities, truncation_bound, with_error
+from dpgmm.diagnostics.answer import believe, number_of_clusters
 
 CHAINS, DRAWS, K = 4, 500, 4
 POINTS = np.concatenate([np.linspace(-5, -3, 30), np.linspace(3, 5, 20)])

@@ -21,10 +21,10 @@ from numpyro.infer.calibration import vsbc_diagnostic
 
 import dpgmm
 from dpgmm import Dataset, InputError, calibration, draws, load_model
-from dpgmm.calibration.quantities import Draw, values
-from dpgmm.calibration.variational import symmetry_p_value
-from dpgmm.loading import load
 from dpgmm.methods import REGISTRY
+from dpgmm.model.loading import load
+from dpgmm.truth.calibration.quantities import Draw, values
+from dpgmm.truth.calibration.variational import symmetry_p_value
 
 
 def posterior(model="stick_breaking", size=3, truncation=3, **options):
@@ -355,7 +355,7 @@ def test_the_study_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
             yield calibration.Refit(rng.integers(0, most, len(names)), k_hat)
 
     # A picture takes a second; another test makes one.
-    monkeypatch.setattr(study.calibration, "picture", lambda ranks: Figure())
+    monkeypatch.setattr(study.calibration_plots, "picture", lambda ranks: Figure())
     monkeypatch.setattr(study.calibration, "refits", refits)
     rows = study.run(tmp_path)
     assert [r["method"] for r in rows] == seen[:6]

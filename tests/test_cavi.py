@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 from sklearn.mixture import BayesianGaussianMixture
 
 import dpgmm
-from dpgmm import base_measure, conjugate
+from dpgmm.densities import base_measure, conjugate
 from dpgmm.methods import _cavi_moves, _cavi_passes, _cavi_weights, cavi
 from dpgmm.methods._cavi_passes import State, Statistics
 

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp, roots_jacobi, roots_legendre
 from scipy.stats import norm
 
-from dpgmm import compression, datasets
-from dpgmm.compression import compress, default_bin_width
-from dpgmm.data import Dataset
+from dpgmm.data import Dataset, compression, datasets
+from dpgmm.data.compression import compress, default_bin_width
 from dpgmm.errors import InputError
 
 property_test = settings(deadline=None, derandomize=True, max_examples=150)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from jax import random
 
-from dpgmm import concentration, load_model
-from dpgmm.concentration import Concentration
+from dpgmm import load_model
 from dpgmm.data import Dataset
+from dpgmm.densities import concentration
+from dpgmm.densities.concentration import Concentration
 from dpgmm.methods import blocked_gibbs
 
 CHAINS = 20_000

@@ -6,8 +6,8 @@ import pytest
 import scipy.stats as st
 from scipy.integrate import quad
 
-from dpgmm import conjugate
-from dpgmm.gaussian import BaseMeasure
+from dpgmm.densities import conjugate
+from dpgmm.densities.gaussian import BaseMeasure
 
 RNG = np.random.default_rng(4)
 

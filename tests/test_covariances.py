@@ -10,20 +10,11 @@ import scipy.stats as st
 from scipy.integrate import quad
 
 import dpgmm
-from dpgmm import (
-    Dataset,
-    InputError,
-    base_measure,
-    clusters,
-    conjugate,
-    exact,
-    gaussian,
-    load_model,
-    mixture,
-    projections,
-    transforms,
-)
-from dpgmm.base_measure import COVARIANCES
+from dpgmm import Dataset, InputError, exact, load_model
+from dpgmm.densities import base_measure, conjugate, gaussian, mixture, transforms
+from dpgmm.densities.base_measure import COVARIANCES
+from dpgmm.methods import _clusters as clusters
+from dpgmm.report import views
 
 RNG = np.random.default_rng(8)
 POINTS = RNG.normal(size=(7, 3)) * [1.0, 2.0, 0.5] + [1.0, 0.0, 3.0]
@@ -292,7 +283,7 @@ def test_a_column_called_weight_is_not_the_weight():
     names = ("weight", "weight_sd", "a very long name, first", "a very long name, second")
     p = dpgmm.load_model("stick_breaking")(dpgmm.Dataset(points, columns=names), truncation=3)
     tree = dpgmm.fit(p, "blocked_gibbs", chains=1, warmup=4, draws_per_chain=8)
-    table = dpgmm.report.components(tree, projections.view([tree]))
+    table = dpgmm.report.components(tree, views.view([tree]))
     sorted_table = dpgmm.diagnostics.sorted_components(tree)
     np.testing.assert_array_equal(table["weight"], sorted_table["weight"])
     np.testing.assert_array_equal(table["weight_sd"], sorted_table["weight_sd"])

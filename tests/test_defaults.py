@@ -9,10 +9,13 @@ import pytest
 import xarray as xr
 
 import dpgmm
-from dpgmm import Dataset, InputError, base_measure, clusters, conjugate, draws, exact, load_model, sticks, study
-from dpgmm.base_measure import COVARIANCES, is_tied
-from dpgmm.concentration import Concentration
-from dpgmm.loading import load
+from dpgmm import Dataset, InputError, draws, exact, load_model
+from dpgmm.densities import base_measure, conjugate, sticks
+from dpgmm.densities.base_measure import COVARIANCES, is_tied
+from dpgmm.densities.concentration import Concentration
+from dpgmm.diagnostics import intervals
+from dpgmm.methods import _clusters as clusters
+from dpgmm.model.loading import load
 
 
 def gaussian(size, dim, seed=0):
@@ -126,7 +129,7 @@ def test_sampler_of_the_study_is_exact(covariance):
     evidence = DEFAULTS.Evidence(data.points, posterior.conjugate.base, is_tied(covariance))
     log_number = DEFAULTS.log_prior_of_number(6)
     of_chains = [DEFAULTS.sampled(evidence, np.zeros(6, int), log_number, 1_000, seed) for seed in range(2)]
-    found = study.batch_means(np.stack(of_chains).astype(float))
+    found = intervals.batch_means(np.stack(of_chains).astype(float))
     wanted = exact.partitions(posterior).num_clusters @ np.arange(7)
     assert abs(found.value - wanted) < 4 * found.error
 
@@ -189,7 +192,7 @@ def moments(posterior):
 
 
 def in_errors(values, wanted):
-    found = study.batch_means(values)
+    found = intervals.batch_means(values)
     return abs(found.value - float(wanted)) / found.error
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as hs
 from hypothesis.extra.numpy import arrays
 
-from dpgmm import gaussian, mixture, sticks
-from dpgmm.distributions import GaussianMixture, InverseWishartCholesky, LogGammas, StickLogits
+from dpgmm.densities import gaussian, mixture, sticks
+from dpgmm.densities.distributions import GaussianMixture, InverseWishartCholesky, LogGammas, StickLogits
 
 moderate = settings(max_examples=40, deadline=None, derandomize=True)
 logits = arrays(np.float64, 6, elements=hs.floats(-8, 8))

@@ -9,9 +9,9 @@ import pytest
 import scipy.stats as st
 from joint import BASE
 
-from dpgmm import base_measure, conjugate, gaussian, sticks
-from dpgmm.distributions import LogGammas
-from dpgmm.transforms import positive, stick_logits
+from dpgmm.densities import base_measure, conjugate, gaussian, sticks
+from dpgmm.densities.distributions import LogGammas
+from dpgmm.densities.transforms import positive, stick_logits
 
 
 def sticks_density():

@@ -10,20 +10,12 @@ import pytest
 import xarray as xr
 
 import dpgmm
-from dpgmm import (
-    InputError,
-    allocations,
-    calibration,
-    diagnostics,
-    draws,
-    mixture,
-    monte_carlo,
-    panel,
-    r_star,
-    verdicts,
-)
+from dpgmm import InputError, calibration, diagnostics, draws
 from dpgmm.data import Dataset
-from dpgmm.switching import Visits
+from dpgmm.densities import mixture
+from dpgmm.diagnostics import panel, r_star, verdicts
+from dpgmm.draws import allocations, monte_carlo
+from dpgmm.labels.switching import Visits
 
 CHAINS, DRAWS, K = 4, 400, 3
 

@@ -11,7 +11,7 @@ from scipy.special import beta, gammaln
 
 import dpgmm
 from dpgmm import Dataset, InputError, exact, load_model
-from dpgmm.concentration import Concentration, nodes
+from dpgmm.densities.concentration import Concentration, nodes
 
 POINTS = {
     1: np.array([[0.3], [-1.0], [2.5], [2.2], [-0.8]]),

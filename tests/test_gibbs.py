@@ -11,7 +11,9 @@ from few_points import GALAXIES, PLANE, in_errors, posterior
 from jax import random
 
 import dpgmm
-from dpgmm import Dataset, InputError, clusters, concentration, conjugate, exact, load_model, mixture
+from dpgmm import Dataset, InputError, exact, load_model
+from dpgmm.densities import concentration, conjugate, mixture
+from dpgmm.methods import _clusters as clusters
 from dpgmm.methods import _collapsed, _split_merge, blocked_gibbs
 
 SLOW = lambda values: pytest.param(*values, marks=pytest.mark.slow)

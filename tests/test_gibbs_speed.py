@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from comparisons import gibbs_speed
-from dpgmm import conjugate
+from dpgmm.densities import conjugate
 
 
 @pytest.fixture

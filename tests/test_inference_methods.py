@@ -8,9 +8,10 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from comparisons import inference_methods as study
-from dpgmm import Dataset, InputError, diagnostics, load_model, methods, yardsticks
-from dpgmm.yardsticks import Interval
+from comparisons.inference_methods import study, yardsticks
+from dpgmm import Dataset, InputError, diagnostics, load_model, methods
+from dpgmm.diagnostics import intervals
+from dpgmm.diagnostics.intervals import Interval
 
 RNG = np.random.default_rng(0)
 
@@ -58,15 +59,15 @@ def test_held_out_density_is_the_log_of_the_mean_over_draws():
 
 def test_an_interval_is_students():
     values = RNG.normal(2, 1, 5)
-    found = yardsticks.interval(values)
+    found = intervals.interval(values)
     wanted = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     np.testing.assert_allclose(found, (values.mean(), *wanted), rtol=1e-12)
-    assert yardsticks.interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
+    assert intervals.interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
     assert str(Interval(0.41234, 0.3, 0.5)) == "0.412 [0.3, 0.5]"
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
-    found = np.array([yardsticks.interval(row) for row in np.random.default_rng(2).normal(size=(2_000, 5))])
+    found = np.array([intervals.interval(row) for row in np.random.default_rng(2).normal(size=(2_000, 5))])
     share = np.mean((found[:, 1] < 0) & (found[:, 2] > 0))
     assert abs(share - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 2_000)
 

@@ -5,10 +5,11 @@ import numpy as np
 import scipy.stats as st
 from joint import BASE, Check, R, components, kernel_tests, of_mixture
 
-from dpgmm import clusters, conjugate, gaussian, mixture
-from dpgmm.gaussian import BaseMeasure
+from dpgmm.densities import conjugate, gaussian, mixture
+from dpgmm.densities.gaussian import BaseMeasure
+from dpgmm.methods import _clusters as clusters
 from dpgmm.methods import blocked_gibbs
-from dpgmm.posterior import Hyperprior, Mixture
+from dpgmm.model.posterior import Hyperprior, Mixture
 
 PLANE = BaseMeasure(jnp.array([0.5, -1.0]), jnp.asarray(0.4), jnp.asarray(5.0), jnp.array([[[1.2, 0.0], [0.5, 0.8]]]))
 

@@ -21,26 +21,26 @@ from joint import (
     stick_weights,
 )
 
-from dpgmm.methods import _active, _moves, _weights
+from dpgmm.methods import _active, _density, _moves, _pairs, _state, _weights
 from dpgmm.methods._active import Components
-from dpgmm.posterior import Arrays
+from dpgmm.model.posterior import Arrays
 
 K, ACTIVE, N = 4, 2, 3
 
 
 def of_sticks(rng):
     a = concentrations(rng)
-    return _state(rng, a, np.log(np.maximum(stick_weights(rng, a, K)[1], 1e-300)), np.zeros(R))
+    return made(rng, a, np.log(np.maximum(stick_weights(rng, a, K)[1], 1e-300)), np.zeros(R))
 
 
 def of_masses(rng):
     a = concentrations(rng)
     masses = np.log(np.maximum(rng.gamma(np.broadcast_to(a[:, None] / K, (R, K))), 1e-300))
     total = np.logaddexp.reduce(masses, axis=1)
-    return _state(rng, a, masses - total[:, None], total)
+    return made(rng, a, masses - total[:, None], total)
 
 
-def _state(rng, a, log_weights, total):
+def made(rng, a, log_weights, total):
     means, trils = components(rng, K)
     points = points_of(rng, labels_of(rng, np.exp(log_weights), N), means, trils)
     return {
@@ -55,7 +55,7 @@ def _state(rng, a, log_weights, total):
 
 def state_of(s):
     mean, kappa = jnp.asarray(BASE.mean), jnp.asarray(BASE.kappa)
-    return _moves.State(Components(s["log_weights"], s["means"], s["blocks"]), s["total"], s["a"], mean, kappa)
+    return _state.State(Components(s["log_weights"], s["means"], s["blocks"]), s["total"], s["a"], mean, kappa)
 
 
 def changed(state):
@@ -95,7 +95,7 @@ def look(s):
 
 def smooth(prior):
     def transition(key, state, x):
-        rest = _moves.rest_of(state.components, ACTIVE, BASE, x)
+        rest = _density.rest_of(state.components, ACTIVE, BASE, x)
         return _active.transition(
             key, state.components, state.log_total, state.concentration, BASE, x, rest, jnp.asarray(0.5),
             num=ACTIVE, rule=prior.weights, covariance="diagonal", max_tree_depth=2,
@@ -131,7 +131,7 @@ def order_step(prior):
 
 def refresh_step(prior):
     def move(key, state, x):
-        density = _moves.log_density(state.components, BASE, x)
+        density = _density.log_density(state.components, BASE, x)
         return _moves.refresh(key, state, BASE, prior, x, density, ACTIVE)[0]
 
     return ordered(prior, move)
@@ -139,8 +139,8 @@ def refresh_step(prior):
 
 def split_step(prior):
     def move(key, state, x):
-        density = _moves.log_density(state.components, BASE, x)
-        return _moves.split_merge(key, state, BASE, prior._replace(covariance="diagonal"), x, density, K - 1, 2)[0]
+        density = _density.log_density(state.components, BASE, x)
+        return _pairs.split_merge(key, state, BASE, prior._replace(covariance="diagonal"), x, density, K - 1, 2)[0]
 
     return ordered(prior, move)
 
@@ -202,12 +202,12 @@ BUGS = {
     "order": [(_weights, "order", order_not_weighed)],
     "refresh": [
         (_weights.concentration, "given_sticks", concentration_of_all_sticks),
-        (_moves, "tail_density", tail_overrated),
+        (_density, "tail_density", tail_overrated),
     ],
     "split and merge": [
-        (_moves, "log_proposal", proposals_unweighed),
+        (_pairs, "log_proposal", proposals_unweighed),
         (_weights, "log_density_weights", jacobian_of_weights_forgotten),
-        (_moves, "_of_factor", jacobian_of_factors_forgotten),
+        (_pairs, "_of_factor", jacobian_of_factors_forgotten),
     ],
 }
 

@@ -16,7 +16,8 @@ from joint import (
 )
 from numpyro.infer.hmc import hmc
 
-from dpgmm import Dataset, load_model, mixture, sticks
+from dpgmm import Dataset, load_model
+from dpgmm.densities import mixture, sticks
 
 POSTERIOR = load_model("stick_breaking")(Dataset(np.array([-1.0, 0.4, 2.0])), truncation=2, shape=2.0, rate=1.0)
 STEP_SIZE, DEPTH = 0.2, 4

@@ -21,9 +21,10 @@ from joint import (
     stick_weights,
 )
 
-from dpgmm import clusters, conjugate, sticks
-from dpgmm.methods import _collapsed, _moves, _split_merge, _weights, blocked_gibbs
-from dpgmm.posterior import Mixture
+from dpgmm.densities import conjugate, sticks
+from dpgmm.methods import _clusters as clusters
+from dpgmm.methods import _collapsed, _pairs, _split_merge, _weights, blocked_gibbs
+from dpgmm.model.posterior import Mixture
 
 
 def of_restaurant(rng, size=5):
@@ -396,7 +397,7 @@ def order_has_no_probability(f, on):
 
 
 ORDER = [(_weights, "log_order", order_has_no_probability)]
-PAIRS = [(_moves, "log_proposal", proposals_unweighed), (_moves, "log_choices", choices_unweighed)]
+PAIRS = [(_pairs, "log_proposal", proposals_unweighed), (_pairs, "log_choices", choices_unweighed)]
 
 test_a_kernel_leaves_the_joint_distribution_alone, test_a_planted_bug_changes_it = kernel_tests(
     {

@@ -18,7 +18,7 @@ from joint import (
 )
 from scipy.special import logsumexp, softmax
 
-from dpgmm import concentration
+from dpgmm.densities import concentration
 from dpgmm.methods import blocked_gibbs
 
 

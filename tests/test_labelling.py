@@ -8,8 +8,10 @@ import xarray as xr
 
 import dpgmm
 from comparisons import label_switching
-from dpgmm import draws, label_plots, labelling
+from dpgmm import draws
 from dpgmm.data import Dataset
+from dpgmm.labels import summary as labelling
+from dpgmm.report import label_plots
 
 CHAINS, DRAWS, K = 2, 60, 4
 RNG = np.random.default_rng(8)

@@ -14,7 +14,7 @@ from numpyro.infer.initialization import init_to_value
 import dpgmm
 from dpgmm import draws
 from dpgmm.methods import REGISTRY
-from dpgmm.programs import Programs
+from dpgmm.model.programs import Programs
 
 SHORT = {
     "map": {"restarts": 3, "steps": 60, "snapshots": 5},

@@ -10,8 +10,8 @@ from jax import random
 
 from comparisons import mixing
 from dpgmm import Dataset, draws, load_model
-from dpgmm.agreement import agreement
-from dpgmm.study import Estimate
+from dpgmm.diagnostics.agreement import agreement
+from dpgmm.diagnostics.intervals import Estimate
 
 FEW = Dataset(np.random.default_rng(0).normal(size=6))
 

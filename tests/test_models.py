@@ -10,8 +10,8 @@ from numpyro.infer.util import log_density, potential_energy, unconstrain_fn
 import dpgmm
 from dpgmm import InputError
 from dpgmm.data import Dataset
-from dpgmm.loading import load_model, names
-from dpgmm.transforms import stick_logits
+from dpgmm.densities.transforms import stick_logits
+from dpgmm.model.loading import load_model, names
 
 MODELS = names("models")
 

@@ -19,8 +19,10 @@ from scipy.special import gammaln, logsumexp
 from scipy.stats import norm
 
 import dpgmm
-from dpgmm import Dataset, InputError, concentration, exact, load_model, sticks
+from dpgmm import Dataset, InputError, exact, load_model
+from dpgmm.densities import concentration, sticks
 from dpgmm.methods import _permute
+from dpgmm.model import reordering
 
 SLOW = lambda value: pytest.param(value, marks=pytest.mark.slow)
 BATCHES = 40
@@ -220,7 +222,7 @@ def test_a_swap_is_an_isometry_of_stick_logits_and_not_of_sticks():
 
     def after(logits, order):
         parameters = p.initial(random.PRNGKey(0)) | {"stick_logits": logits}
-        return _permute.reordered(parameters, order, p)["stick_logits"]
+        return reordering.reordered(parameters, order, p)["stick_logits"]
 
     log_det = lambda function, x: jnp.linalg.slogdet(jax.jacfwd(function)(x))[1]
     both = jax.jit(

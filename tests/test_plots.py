@@ -12,9 +12,11 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex, to_rgba
 from scipy import stats
 
-from dpgmm import InputError, diagnostics, draws, label_plots, labelling, pair_plots, plots, projections, report
+from dpgmm import InputError, diagnostics, draws, report
 from dpgmm.data import Dataset, read
-from dpgmm.projections import Mixtures
+from dpgmm.labels import summary as labelling
+from dpgmm.report import label_plots, pair_plots, plots, views
+from dpgmm.report.views import Mixtures
 
 SIZES = 40, 25, 15
 APART = 3, 11, 17, 23, 31, 41
@@ -72,8 +74,8 @@ def rendered(canvas):
 def test_an_ellipse_is_the_outline_of_the_ellipsoid_it_projects():
     rng = np.random.default_rng(1)
     cov, mean, matrix = covariance(5), rng.normal(size=5), rng.normal(size=(2, 5))
-    flat = projections.project(Mixtures(np.ones(1), mean[None], cov[None]), matrix)
-    outline = projections.ellipse(flat.means[0], flat.covariances[0])
+    flat = views.project(Mixtures(np.ones(1), mean[None], cov[None]), matrix)
+    outline = views.ellipse(flat.means[0], flat.covariances[0])
     whiten = np.linalg.inv(np.linalg.cholesky(matrix @ cov @ matrix.T))
     np.testing.assert_allclose(np.linalg.norm(whiten @ (outline - (matrix @ mean)[:, None]), axis=0), 2, rtol=1e-9)
     sphere = rng.normal(size=(5, 100_000))
@@ -87,9 +89,9 @@ def test_an_ellipse_is_the_outline_of_the_ellipsoid_it_projects():
 def test_a_pair_of_coordinates_has_the_marginal_covariance_and_not_the_conditional_one():
     cov = covariance(5)
     single = Mixtures(np.ones(1), np.zeros((1, 5)), cov[None])
-    pair = projections.coordinates(single, [3, 1])
+    pair = views.coordinates(single, [3, 1])
     np.testing.assert_array_equal(pair.covariances[0], [[cov[3, 3], cov[3, 1]], [cov[1, 3], cov[1, 1]]])
-    np.testing.assert_allclose(pair.covariances, projections.project(single, np.eye(5)[[3, 1]]).covariances)
+    np.testing.assert_allclose(pair.covariances, views.project(single, np.eye(5)[[3, 1]]).covariances)
     slice_ = np.linalg.inv(np.linalg.inv(cov)[np.ix_([3, 1], [3, 1])])
     assert np.linalg.det(slice_) < 0.9 * np.linalg.det(pair.covariances[0])
 
@@ -100,7 +102,7 @@ def test_density_is_that_of_scipy(dim):
     weights, means = np.array([[0.7, 0.3], [0.2, 0.8]]), rng.normal(size=(2, 2, dim))
     covs = np.stack([[covariance(dim, 2 * t + k) for k in range(2)] for t in range(2)])
     points = rng.normal(size=(7, dim))
-    for found, w, m, c in zip(projections.density(Mixtures(weights, means, covs), points), weights, means, covs):  # noqa: B905
+    for found, w, m, c in zip(views.density(Mixtures(weights, means, covs), points), weights, means, covs):  # noqa: B905
         expected = sum(w[k] * stats.multivariate_normal(m[k], c[k]).pdf(points) for k in range(2))
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -110,30 +112,28 @@ def test_regions_of_highest_density_hold_their_share():
     cov = np.array([[2.0, 0.6], [0.6, 1.0]])
     x = np.linspace(-8, 8, 401)
     grid = np.stack(np.meshgrid(x, x), axis=-1).reshape(-1, 2)
-    values = projections.density(Mixtures(np.ones((1, 1)), np.zeros((1, 1, 2)), cov[None, None]), grid)[0]
-    np.testing.assert_allclose(projections.levels(values, [0.9, 0.5]) / values.max(), [0.1, 0.5], rtol=0.01)
+    values = views.density(Mixtures(np.ones((1, 1)), np.zeros((1, 1, 2)), cov[None, None]), grid)[0]
+    np.testing.assert_allclose(views.levels(values, [0.9, 0.5]) / values.max(), [0.1, 0.5], rtol=0.01)
 
 
 def test_the_first_discriminant_is_fishers_and_the_second_uncorrelated_with_it():
     """For two components of one covariance W: proportional to ``W^{-1} (mu_1 - mu_2)`` (Fisher 1936)."""
     cov, shift = covariance(4, 3), np.array([3.0, 0.0, -1.0, 0.5])
-    between, within = projections.scatter(
-        [Mixtures(np.array([0.3, 0.3]), np.stack([0 * shift, shift]), np.stack([cov] * 2))]
-    )
+    between, within = views.scatter([Mixtures(np.array([0.3, 0.3]), np.stack([0 * shift, shift]), np.stack([cov] * 2))])
     np.testing.assert_allclose(between, np.outer(shift, shift) / 4)
-    rows, loadings = projections.discriminants(between, within)
+    rows, loadings = views.discriminants(between, within)
     fisher = np.linalg.solve(cov, shift)
     cosine = rows[0] @ fisher / np.linalg.norm(rows[0]) / np.linalg.norm(fisher)
     assert abs(cosine) == pytest.approx(1, abs=1e-6)
     assert rows[0] @ (between + within) @ rows[1] == pytest.approx(0, abs=1e-6)
     np.testing.assert_allclose(np.linalg.norm(loadings, axis=1), 1)
     units = np.array([1e3, 1e-3, 1.0, 7.0])
-    scaled = projections.discriminants(between * np.outer(units, units), within * np.outer(units, units))
+    scaled = views.discriminants(between * np.outer(units, units), within * np.outer(units, units))
     np.testing.assert_allclose(scaled[0] * units, rows, rtol=1e-5)
 
 
 def test_in_fifty_dimensions_the_six_that_separate_are_shown():
-    seen = projections.view([tree(50)])
+    seen = views.view([tree(50)])
     assert set(seen.shown) == set(APART)
     assert np.all(np.diff(seen.separation[list(seen.shown)]) <= 0)
     assert seen.separation[list(APART)].min() > 0.5 > np.delete(seen.separation, APART).max()
@@ -147,7 +147,7 @@ def test_in_fifty_dimensions_the_six_that_separate_are_shown():
 def test_pair_plots_have_a_panel_a_pair_and_one_for_the_plane(dim, panels):
     """And nothing is cut off, nor does the plane cover other panels, where names are long."""
     draws_ = tree(dim, columns=tuple(f"{d}, of a long name" for d in range(dim)))
-    canvas = rendered(pair_plots.pairs(draws_, projections.view([draws_]), "#009E73", ESTIMATE))
+    canvas = rendered(pair_plots.pairs(draws_, views.view([draws_]), "#009E73", ESTIMATE))
     assert len(canvas.axes) == panels
     boxes = [axis.get_tightbbox() for axis in canvas.axes]
     inside = canvas.bbox
@@ -157,12 +157,12 @@ def test_pair_plots_have_a_panel_a_pair_and_one_for_the_plane(dim, panels):
         assert not any(corner.overlaps(axis.bbox) for axis in canvas.axes[:-1])
     texts = [text for axis in canvas.axes for text in (axis.get_xlabel(), axis.get_ylabel())]
     assert "density" in texts
-    assert {projections.coordinate_names(draws_)[d] for d in projections.view([draws_]).shown} <= set(texts)
+    assert {views.coordinate_names(draws_)[d] for d in views.view([draws_]).shown} <= set(texts)
 
 
 def test_colours_are_the_clusters_of_the_partition_and_an_ellipse_has_those_of_its_points():
     draws_ = tree(5, num_components=4)
-    canvas = pair_plots.pairs(draws_, projections.view([draws_]), "#009E73", ESTIMATE)
+    canvas = pair_plots.pairs(draws_, views.view([draws_]), "#009E73", ESTIMATE)
     panel = next(axis for axis in canvas.axes if (axis.get_xlabel(), axis.get_ylabel()) == ("x0", "x4"))
     shown = panel.collections[0]
     points = draws_["observed_data"]["points"].values
@@ -203,7 +203,7 @@ def test_one_component_and_a_coordinate_that_never_moves_can_be_drawn():
     points = draws_["observed_data"].to_dataset()["points"].copy()
     points[:, 1] = 4.0
     draws_["observed_data"] = xr.DataTree(draws_["observed_data"].to_dataset().assign(points=points))
-    seen = projections.view([draws_])
+    seen = views.view([draws_])
     np.testing.assert_allclose(seen.separation, 0)
     rendered(pair_plots.pairs(draws_, seen, "#009E73"))
     rendered(plots.fits({"nuts": draws_}, seen))
@@ -211,7 +211,7 @@ def test_one_component_and_a_coordinate_that_never_moves_can_be_drawn():
 
 def test_frames_share_one_window_and_show_the_components_of_their_step():
     draws_ = tree(5, "map")
-    seen = projections.view([draws_])
+    seen = views.view([draws_])
     pictures = plots.frames(draws_, seen, count=4)
     assert [step for step, _ in pictures] == [0, 3, 7]
     axes = [canvas.axes[0] for _, canvas in pictures]
@@ -224,10 +224,10 @@ def test_frames_share_one_window_and_show_the_components_of_their_step():
 
 def test_names_of_coordinates_fit_and_are_no_formulas():
     draws_ = tree(3, columns=("price in $", "x" * 40, "y$z$"))
-    names = projections.coordinate_names(draws_)
+    names = views.coordinate_names(draws_)
     assert names == (r"price in \$", "x" * 15 + "…", r"y\$z\$")
-    rendered(pair_plots.pairs(draws_, projections.view([draws_]), "#009E73"))
-    assert projections.coordinate_names(tree(2)) == ("x0", "x1")
+    rendered(pair_plots.pairs(draws_, views.view([draws_]), "#009E73"))
+    assert views.coordinate_names(tree(2)) == ("x0", "x1")
 
 
 def test_places_of_the_density_have_short_names_in_many_dimensions():

@@ -1,6 +1,5 @@
 """Relabelling on arrays: R's results on the reference case, enumeration beside every clever step, planted defects."""
 
-import importlib
 import itertools
 import json
 from pathlib import Path
@@ -10,14 +9,11 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from dpgmm import allocations as allocating
 from dpgmm import relabelling
+from dpgmm.draws import allocations as allocating
 from dpgmm.errors import InputError
-from dpgmm.relabelling import Gaussians, assignment, online, probabilities, statistics
-from dpgmm.relabelling.transport import barycentres, wasserstein
-
-# The functions have the modules' names.
-ecr_module, sjw_module = (importlib.import_module(f"dpgmm.relabelling.{name}") for name in ("ecr", "sjw"))
+from dpgmm.relabelling import Gaussians, _ecr, _sjw, assignment, online, probabilities, statistics
+from dpgmm.relabelling._transport import barycentres, wasserstein
 
 DATA = Path(__file__).parent / "data"
 K = 5
@@ -114,12 +110,12 @@ def test_sjw_is_monotone_and_leaves_the_means_of_stephens(case, gaussians):
 def test_sjw_rises_in_every_step_of_the_unguarded_iteration(case, gaussians):
     """The published two steps, without the rule that stops a path, from the identity: monotone, to a fixed point."""
     of = statistics.statistics(case["allocations"], case["x"][:, None], K)
-    parameters = sjw_module.Components(*gaussians[:3])
-    theta, history = sjw_module.Components(*(a.mean(axis=0) for a in parameters)), []
+    parameters = _sjw.Components(*gaussians[:3])
+    theta, history = _sjw.Components(*(a.mean(axis=0) for a in parameters)), []
     for _ in range(30):
-        value, shares = sjw_module._e_step(-sjw_module.log_likelihoods(of, theta), None, True)
+        value, shares = _sjw._e_step(-_sjw.log_likelihoods(of, theta), None, True)
         np.testing.assert_allclose([shares.sum(1), shares.sum(2)], 1.0)
-        theta = sjw_module._m_step(parameters, shares)
+        theta = _sjw._m_step(parameters, shares)
         history.append(value)
     assert (np.diff(history) > -1e-12 * abs(history[-1])).all()
     ours = relabelling.sjw(case["allocations"], *gaussians, starts=1)
@@ -128,12 +124,12 @@ def test_sjw_rises_in_every_step_of_the_unguarded_iteration(case, gaussians):
 
 def test_the_defects_of_label_switching_1_8_show(case, expected, gaussians, monkeypatch):
     """`perm[z]` for its inverse in ECR-ITERATIVE-1, and inverse conventions in the two steps of SJW: both must go red."""
-    votes = ecr_module.votes
-    monkeypatch.setattr(ecr_module, "votes", lambda z, permutations: votes(z, np.argsort(permutations, axis=1)))
+    votes = _ecr.votes
+    monkeypatch.setattr(_ecr, "votes", lambda z, permutations: votes(z, np.argsort(permutations, axis=1)))
     wrong = relabelling.ecr_iterative_1(case["allocations"], K, starts=1)
     assert wrong.objective < expected["ecr_iterative_1"]["agreement_with_own_mode"]
-    m_step = sjw_module._m_step
-    monkeypatch.setattr(sjw_module, "_m_step", lambda parameters, s: m_step(parameters, np.swapaxes(s, 1, 2)))
+    m_step = _sjw._m_step
+    monkeypatch.setattr(_sjw, "_m_step", lambda parameters, s: m_step(parameters, np.swapaxes(s, 1, 2)))
     spoilt = relabelling.sjw(case["allocations"], *gaussians)
     means = np.take_along_axis(case["parameters"][..., 0], spoilt.permutations, axis=1).mean(axis=0)
     truth = np.take_along_axis(case["parameters"][..., 0], case["perm_stephens"].astype(int), axis=1).mean(axis=0)
@@ -171,7 +167,7 @@ def test_iterative_methods_by_enumeration():
         labellings = list(all_labellings(len(z)))
         best = {
             "stephens": min(divergence(p, q) for q in labellings),
-            "ecr_iterative_1": max(ecr_module.votes(z, q).max(axis=1).sum() for q in labellings),
+            "ecr_iterative_1": max(_ecr.votes(z, q).max(axis=1).sum() for q in labellings),
             "transport": min(distance_to_barycentres(gaussians, q) for q in labellings),
         }
         ours = {
@@ -220,7 +216,7 @@ def test_histories_are_monotone_and_more_starts_never_worse(name):
 def test_agreements_by_counting():
     rng = np.random.default_rng(0)
     z, pivot, weights = rng.integers(3, size=(4, 20)), rng.integers(3, size=20), rng.integers(1, 4, size=20)
-    counted = ecr_module.agreements(z, pivot, 3, weights)
+    counted = _ecr.agreements(z, pivot, 3, weights)
     for t, k, j in itertools.product(range(4), range(3), range(3)):
         assert counted[t, k, j] == weights[(pivot == k) & (z[t] == j)].sum()
 
@@ -241,9 +237,9 @@ def test_sjw_log_likelihoods_by_scipy():
     rng = np.random.default_rng(0)
     points, z = rng.normal(size=(9, 2)), rng.integers(3, size=(4, 9))
     lower = np.tril(rng.normal(size=(3, 2, 2))) + 2 * np.eye(2)
-    theta = sjw_module.Components(rng.dirichlet(np.ones(3)), rng.normal(size=(3, 2)), lower @ np.swapaxes(lower, 1, 2))
+    theta = _sjw.Components(rng.dirichlet(np.ones(3)), rng.normal(size=(3, 2)), lower @ np.swapaxes(lower, 1, 2))
     of = statistics.statistics(z, points, 3)
-    ours = sjw_module.log_likelihoods(of, theta)
+    ours = _sjw.log_likelihoods(of, theta)
     density = scipy.stats.multivariate_normal.logpdf
     for t, k, j in itertools.product(range(4), range(3), range(3)):
         members = points[z[t] == j]

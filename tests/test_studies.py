@@ -12,11 +12,16 @@ from jax import random
 
 import dpgmm
 from comparisons import concentration as of_concentration
-from comparisons import initialisation, truncation
-from dpgmm import Dataset, InputError, datasets, exact, load_model, restarts, study
-from dpgmm.concentration import Concentration, nodes
-from dpgmm.starts import STARTS, starting
-from dpgmm.study import Estimate, Section
+from comparisons import truncation
+from comparisons.initialisation import restarts
+from comparisons.initialisation import study as initialisation
+from comparisons.initialisation.starts import STARTS, starting
+from dpgmm import Dataset, InputError, datasets, exact, load_model
+from dpgmm.densities.concentration import Concentration, nodes
+from dpgmm.diagnostics import intervals
+from dpgmm.diagnostics.intervals import Estimate
+from dpgmm.report import study
+from dpgmm.report.study import Section
 
 RNG = np.random.default_rng(0)
 INFINITY = math.inf
@@ -30,21 +35,21 @@ def test_the_interval_of_a_share_is_wilsons(successes, trials):
     p, z = successes / trials, 1.959963984540054
     middle = (p + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * math.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
-    found = restarts.wilson(successes, trials)
+    found = intervals.wilson(successes, trials)
     np.testing.assert_allclose(found, (p, max(0, middle - half), min(1, middle + half)), atol=1e-12)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.95, 1.0])
 def test_restarts_needed_are_the_least_that_do(share):
     needed = restarts.restarts_needed(share)
-    certainty = lambda r: restarts.best_of(restarts.Share(share, 0.0, 1.0), r).value
+    certainty = lambda r: restarts.best_of(intervals.Share(share, 0.0, 1.0), r).value
     assert certainty(int(needed)) >= 0.95
     assert needed == 1 or certainty(int(needed) - 1) < 0.95
 
 
 def test_nothing_makes_up_for_a_share_of_zero():
     assert restarts.restarts_needed(0.0) == INFINITY
-    assert restarts.best_of(restarts.wilson(0, 100), 50)[0] == 0
+    assert restarts.best_of(intervals.wilson(0, 100), 50)[0] == 0
 
 
 @pytest.mark.parametrize("r", [1, 2, 3, 5])
@@ -132,7 +137,7 @@ def autoregression(rho, chains, draws, rng):
 @pytest.mark.parametrize("rho", [0.0, 0.8])
 def test_batch_means_give_the_error_of_a_mean(rho):
     rng = np.random.default_rng(1)
-    found = [study.batch_means(autoregression(rho, 4, 1_000, rng)) for _ in range(60)]
+    found = [intervals.batch_means(autoregression(rho, 4, 1_000, rng)) for _ in range(60)]
     truth = 1 / (1 - rho) / math.sqrt(4_000)
     # 40 batches, and the spread of four chains where that is larger, which it often is by chance: some 10 to 20 % above.
     assert 0.9 < np.mean([e.error for e in found]) / truth < 1.4
@@ -142,10 +147,10 @@ def test_batch_means_give_the_error_of_a_mean(rho):
 
 def test_chains_apart_are_not_hidden():
     apart = np.arange(4.0)[:, None] + 1e-3 * RNG.normal(size=(4, 1_000))
-    found = study.batch_means(apart)
+    found = intervals.batch_means(apart)
     assert found.error == pytest.approx(np.arange(4.0).std(ddof=1) / 2, rel=1e-2)
     with pytest.raises(InputError, match="1 chains of 100 draws: batch means need two chains"):
-        study.batch_means(np.zeros((1, 100)))
+        intervals.batch_means(np.zeros((1, 100)))
 
 
 def test_estimates_are_written_with_two_digits_of_error():

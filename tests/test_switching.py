@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from dpgmm import InputError, affinity, atlas, draws, modes, switching
+from dpgmm import InputError, atlas, draws, switching
+from dpgmm.draws import affinity
+from dpgmm.labels import modes
 
 RNG = np.random.default_rng(5)
 K = 4

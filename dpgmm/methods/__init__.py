@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import xarray as xr
 
 from ..errors import InputError
-from ..posterior import Posterior
+from ..model.posterior import Posterior
 from . import blocked_gibbs, cavi, gibbs, map, nuts, svi
 
 REGISTRY: dict[str, Callable[..., xr.DataTree]] = {

@@ -16,9 +16,9 @@ from jax import Array, random
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.hmc_util import build_tree, velocity_verlet
 
-from .. import base_measure, conjugate, gaussian, transforms
-from ..gaussian import BaseMeasure
-from ..posterior import Arrays
+from ..densities import base_measure, conjugate, gaussian, transforms
+from ..densities.gaussian import BaseMeasure
+from ..model.posterior import Arrays
 from . import _weights
 
 SIZE_NOISE, SCALE_NOISE = 0.5, 0.3

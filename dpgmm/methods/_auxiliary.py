@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 
-from .. import clusters, conjugate, gaussian
-from ..gaussian import BaseMeasure
+from ..densities import conjugate, gaussian
+from ..densities.gaussian import BaseMeasure
+from . import _clusters as clusters
 
 AUXILIARY = 3
 """Clusters without points among which a point of algorithm 8 may choose."""

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax import Array, random
 from jax.scipy.stats import norm
 
-from .. import conjugate
-from ..gaussian import BaseMeasure
-from ..posterior import Arrays, Conjugate
+from ..densities import conjugate
+from ..densities.gaussian import BaseMeasure
+from ..model.posterior import Arrays, Conjugate
 from . import _cavi_weights as weights
 from ._cavi_passes import State, Statistics, components, from_statistics, step
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import digamma, multigammaln
 
-from .. import base_measure, conjugate, gaussian, mixture
-from ..gaussian import BaseMeasure
-from ..posterior import Arrays, Conjugate
+from ..densities import base_measure, conjugate, gaussian, mixture
+from ..densities.gaussian import BaseMeasure
+from ..model.posterior import Arrays, Conjugate
 from . import _cavi_weights as weights
 
 

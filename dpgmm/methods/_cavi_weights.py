@@ -21,8 +21,8 @@ from jax.nn import log_sigmoid, logsumexp
 from jax.scipy.special import betaln, digamma, gammaln
 from jax.scipy.stats import gamma
 
-from ..concentration import Concentration, nodes
-from ..posterior import Conjugate, Parameters
+from ..densities.concentration import Concentration, nodes
+from ..model.posterior import Conjugate, Parameters
 
 SECANTS = 4
 """Secant steps a pass towards the joint optimum of q(weights) and q(a); the first is an alternation."""

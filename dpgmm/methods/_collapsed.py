@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 
-from .. import base_measure, clusters, concentration, conjugate
-from ..gaussian import BaseMeasure
-from ..posterior import Conjugate
+from ..densities import base_measure, concentration, conjugate
+from ..densities.gaussian import BaseMeasure
+from ..model.posterior import Conjugate
 from . import _auxiliary, _split_merge
+from . import _clusters as clusters
 
 
 class State(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax import Array, random
 
-from ..posterior import Parameters, Posterior
+from ..model.posterior import Parameters, Posterior
 
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, note)``, called from any thread after every chunk of work."""

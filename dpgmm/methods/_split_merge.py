@@ -16,8 +16,9 @@ from jax import Array, random
 from jax.nn import log_sigmoid
 from jax.scipy.special import gammaln
 
-from .. import clusters, conjugate
-from ..gaussian import BaseMeasure
+from ..densities import conjugate
+from ..densities.gaussian import BaseMeasure
+from . import _clusters as clusters
 
 SCANS, MORE_SCANS = 4, 20
 """Steps of expectation-maximisation in a launch; more where it looks at a sample, and they cost little beside the deal."""

@@ -11,8 +11,8 @@ from jax import Array, random
 from jax.nn import log_softmax, logsumexp
 from jax.scipy.special import gammaln
 
-from .. import concentration, sticks, transforms
-from ..posterior import Conjugate
+from ..densities import concentration, sticks, transforms
+from ..model.posterior import Conjugate
 
 STICKS, DIRICHLET = "sticks", "dirichlet"
 

@@ -14,11 +14,13 @@ import xarray as xr
 from jax import Array, random
 from jax.scipy.special import gammaln
 
-from .. import base_measure, clusters, concentration, conjugate, draws, mixture
+from .. import draws
+from ..densities import base_measure, concentration, conjugate, mixture
+from ..densities.gaussian import BaseMeasure
 from ..errors import at_least
-from ..gaussian import BaseMeasure
-from ..posterior import Arrays, Conjugate, Mixture, Parameters, Posterior
-from . import _active, _collapsed, _moves, _split_merge
+from ..model.posterior import Arrays, Conjugate, Mixture, Parameters, Posterior
+from . import _active, _collapsed, _density, _moves, _pairs, _split_merge, _state
+from . import _clusters as clusters
 from ._collapsed import sample_components
 from ._run import Progress, run_chains, stack
 from .gibbs import conjugate_prior, keeps, with_allocations
@@ -215,22 +217,22 @@ def step(
 def part_pairs(
     key: Array, sites: Parameters, points: Array, prior: Conjugate, posterior: Posterior, times: int
 ) -> Parameters:
-    """`times` proposals to part two components anew with all allocations summed out (`_moves.split_merge`).
+    """`times` proposals to part two components anew with all allocations summed out (`_pairs.split_merge`).
 
     Two components that share one Gaussian's points become one with a single look at the likelihood, however many points
     there are: as sets of points they could only be told apart at the price of every point's side. The components come in a
     size-biased order, so that the ones that are looked at are the large ones.
     """
     key_order, key_moves, key_labels = random.split(key, 3)
-    state, size = _moves.state_of(sites, posterior), len(sites["means"])
+    state, size = _state.state_of(sites, posterior), len(sites["means"])
     base = _base(sites, prior)
     state, _ = _moves.reorder(key_order, state, prior)
     num = min(size, int(np.clip(ROWS // len(points), FEWEST, LARGEST)))
     diagonal = conjugate.shape_of(base)[1] == 1
     seen = _active.points_of(Arrays(points, jnp.ones(len(points), points.dtype)), diagonal)
-    density = _moves.log_density(state.components, base, seen)
-    state, _, _ = _moves.split_merge(key_moves, state, base, prior, seen, density, num, times, near=True)
-    return _moves.parameters_of(_moves.any_order(key_labels, state, prior), posterior)
+    density = _density.log_density(state.components, base, seen)
+    state, _, _ = _pairs.split_merge(key_moves, state, base, prior, seen, density, num, times, near=True)
+    return _state.parameters_of(_moves.any_order(key_labels, state, prior), posterior)
 
 
 def _base(sites: Parameters, prior: Conjugate) -> BaseMeasure:

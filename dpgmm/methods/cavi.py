@@ -15,9 +15,10 @@ import numpy as np
 import xarray as xr
 from jax import Array, random
 
-from .. import base_measure, conjugate, draws, gaussian
+from .. import draws
+from ..densities import base_measure, conjugate, gaussian
 from ..errors import InputError, above, at_least
-from ..posterior import Arrays, Conjugate, Parameters, Posterior
+from ..model.posterior import Arrays, Conjugate, Parameters, Posterior
 from . import _cavi_moves as moves_
 from ._cavi_moves import Climb
 from ._cavi_passes import State, Statistics, components, elbo, from_statistics, step

@@ -12,7 +12,7 @@ from jax import Array, random
 
 from .. import draws
 from ..errors import InputError, at_least
-from ..posterior import Conjugate, Posterior
+from ..model.posterior import Conjugate, Posterior
 from . import _collapsed
 from ._run import Progress, run_chains, stack
 

@@ -14,7 +14,7 @@ from jax import Array
 
 from .. import draws
 from ..errors import at_least
-from ..posterior import Posterior
+from ..model.posterior import Posterior
 from ._run import Progress, constrained, dispersed, run_chains
 
 

@@ -21,8 +21,9 @@ from numpyro.infer.hmc_util import dual_averaging
 
 from .. import draws
 from ..errors import InputError, at_least
-from ..posterior import Arrays, Parameters, Posterior
-from . import _moves, _permute, blocked_gibbs
+from ..model import reordering
+from ..model.posterior import Arrays, Parameters, Posterior
+from . import _moves, _permute, _state, blocked_gibbs
 from ._run import Progress, constrained, dispersed, run_chains, stack
 
 CHUNK = 25
@@ -136,10 +137,10 @@ def _chosen(posterior: Posterior, moves: str | None, start: Parameters) -> str:
     if moves == "all" and posterior.conjugate is None:
         raise InputError(f"nuts: model {posterior.name} states no conjugate prior; choose moves = swaps or none")
     if moves == "swaps":
-        _permute.check(posterior, start)
+        reordering.check(posterior, start)
     if moves is None and posterior.conjugate is None:
         try:
-            _permute.check(posterior, start)
+            reordering.check(posterior, start)
         except InputError:
             return "none"
         return "swaps"
@@ -189,7 +190,7 @@ def _joined(name: str, every: Array) -> Array:
 class _Adaptive(NamedTuple):
     """State of `with_moves`: that of `_moves`, the key, how many transitions still adapt, and of dual averaging."""
 
-    state: _moves.State
+    state: _state.State
     key: Array
     left: Array
     averaging: Any
@@ -205,7 +206,7 @@ def with_moves(
     begin, update = dual_averaging()
 
     def init(key, start, _):
-        state = _moves.state_of(posterior.constrain(start)[0], posterior)
+        state = _state.state_of(posterior.constrain(start)[0], posterior)
         first = math.log(FIRST_STEP)
         # Step size, average, and average gradient so far, of nothing; it is drawn towards larger steps.
         averaging = (jnp.asarray(first), jnp.asarray(first), *begin(math.log(10 * FIRST_STEP))[2:])
@@ -224,13 +225,13 @@ def with_moves(
         return _Adaptive(state, key, now.left - 1, averaging), stats
 
     def swept(key, state, data):
-        labels, sites = jnp.zeros(len(data.points), int), _moves.parameters_of(state, posterior)
+        labels, sites = jnp.zeros(len(data.points), int), _state.parameters_of(state, posterior)
         given = blocked_gibbs.State(sites, labels)
-        prior = _moves.conjugate_of(posterior)
-        return _moves.state_of(blocked_gibbs.step(key, given, data.points, prior, posterior).parameters, posterior)
+        prior = _state.conjugate_of(posterior)
+        return _state.state_of(blocked_gibbs.step(key, given, data.points, prior, posterior).parameters, posterior)
 
     def parameters(kept):
-        every = jax.vmap(jax.vmap(lambda s: _moves.parameters_of(s, posterior)))
+        every = jax.vmap(jax.vmap(lambda s: _state.parameters_of(s, posterior)))
         return posterior.compile(("nuts, parameters",), every, kept)[0](kept)
 
     return Sampler(("nuts, all moves", settings, target_accept, sweep), init, step, lambda now: now.state, parameters)

@@ -20,7 +20,7 @@ from numpyro.infer.svi import SVIState
 
 from .. import draws
 from ..errors import InputError, at_least
-from ..posterior import Arrays, Posterior
+from ..model.posterior import Arrays, Posterior
 from ._run import Progress, constrained, dispersed, run_chains, stack
 
 GUIDES = {

@@ -1,17 +1,8 @@
 """Answers that need no labels: similarity, expected losses, point estimates and credible balls of partitions."""
 
-from .credible_ball import METRICS, CredibleBall, credible_ball
-from .losses import (
-    LOSSES,
-    Loss,
-    contributions,
-    distances,
-    expected_loss,
-    losses_at_similarity,
-    unequal_costs,
-    vi,
-)
-from .partition import Partition, partition
+from ._credible_ball import METRICS, CredibleBall, credible_ball
+from ._partition import Partition, partition
+from .losses import LOSSES, Loss, contributions, distances, expected_loss, losses_at_similarity, unequal_costs, vi
 from .search import PointEstimate, Run, point_estimate
 from .similarity import canonical, num_clusters, similarity_matrix
 from .uncertainty import allocation_uncertainty

@@ -5,17 +5,17 @@
 """
 
 from . import assignment, online
+from ._data_based import data_based
+from ._ecr import ecr, ecr_iterative_1, ecr_iterative_2
+from ._pra import pra
+from ._sjw import sjw
+from ._stephens import stephens
+from ._transport import transport
+from ._user import user
 from .assignment import Alignment
-from .data_based import data_based
-from .ecr import ecr, ecr_iterative_1, ecr_iterative_2
 from .labelled import METHODS, Relabelling, agreement, relabel
 from .ordering import aic
-from .pra import pra
 from .probabilities import Gaussians
-from .sjw import sjw
-from .stephens import stephens
-from .transport import transport
-from .user import user
 
 __all__ = [
     "METHODS",

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from .. import allocations as allocating
+from ..draws import allocations as allocating
 from ..errors import InputError
 from .probabilities import Gaussians, counts
 

@@ -10,16 +10,16 @@ import xarray as xr
 
 from ..errors import InputError
 from . import assignment
+from ._data_based import data_based
+from ._ecr import ecr, ecr_iterative_1, ecr_iterative_2
+from ._pra import pra
+from ._sjw import sjw
+from ._stephens import stephens
+from ._transport import transport
+from ._user import user
 from .assignment import Alignment
-from .data_based import data_based
-from .ecr import ecr, ecr_iterative_1, ecr_iterative_2
 from .inputs import SAMPLE, Inputs, gather, group
 from .ordering import aic
-from .pra import pra
-from .sjw import sjw
-from .stephens import stephens
-from .transport import transport
-from .user import user
 
 GROUPS = ("posterior", "sample_stats", "posterior_predictive", "log_likelihood")
 """Groups of a tree that are relabelled. The rest, `optimisation` and the prior among it, has draws of its own."""

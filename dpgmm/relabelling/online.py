@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from . import assignment
-from .ecr import agreements
+from ._ecr import agreements
 from .probabilities import FLOOR
 
 

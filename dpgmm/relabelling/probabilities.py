@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .. import allocations
+from ..draws import allocations
 
 FLOOR = 1e-6
 """Probabilities below are raised to this before they are normalised again, as R's label.switching does."""

@@ -1,0 +1,1 @@
+"""The study of inference methods: `study.py`, its scores, tables and pictures."""

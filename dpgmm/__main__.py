@@ -1,0 +1,6 @@
+"""`python -m dpgmm` is `dpgmm`."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

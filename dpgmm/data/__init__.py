@@ -1,0 +1,5 @@
+"""Data: sets of weighted points, read from files or known by name, and compressed with a certificate."""
+
+from .dataset import Dataset, read
+
+__all__ = ["Dataset", "read"]

@@ -1,0 +1,1 @@
+"""Densities of the model, as functions of arrays: sticks, Gaussians, mixtures, their priors and coordinates."""

@@ -1,0 +1,41 @@
+"""Draws: the DataTree that every method returns, and what is computed from draws alone."""
+
+from .schema import (
+    answer,
+    best_chain,
+    build,
+    check,
+    components_dataset,
+    covariances,
+    data_of,
+    exchangeable_labels,
+    expanded,
+    load,
+    log_joint_of,
+    observed,
+    paths,
+    save,
+    spread,
+    versions,
+    with_coordinates,
+)
+
+__all__ = [
+    "answer",
+    "best_chain",
+    "build",
+    "check",
+    "components_dataset",
+    "covariances",
+    "data_of",
+    "exchangeable_labels",
+    "expanded",
+    "load",
+    "log_joint_of",
+    "observed",
+    "paths",
+    "save",
+    "spread",
+    "versions",
+    "with_coordinates",
+]

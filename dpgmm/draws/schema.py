@@ -1,0 +1,299 @@
+"""The DataTree of draws, the same for every method: build, check, save, load. The schema stands in docs/schema.md."""
+
+import importlib.metadata
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array, random
+
+from ..data import Dataset
+from ..densities import mixture
+from ..errors import InputError
+from ..model import reordering
+from ..model.posterior import Arrays, Parameters, Posterior
+
+DIMENSIONS = {
+    "weights": ("component",),
+    "means": ("component", "dim"),
+    "concentration": (),
+}
+SPREADS = {
+    "full": ("covariances", ("component", "dim", "dim_")),
+    "tied": ("covariances", ("dim", "dim_")),
+    "diagonal": ("variances", ("component", "dim")),
+    "spherical": ("variances", ("component",)),
+}
+"""How covariances are stored: in the smallest form of their type."""
+_PACKAGES = ("dpgmm-suite", "jax", "numpyro", "optax", "numpy", "scipy", "arviz-stats", "xarray")
+
+
+def build(
+    posterior: Posterior,
+    parameters: Parameters,
+    *,
+    method: str,
+    options: Mapping[str, Any],
+    compile_seconds: float,
+    run_seconds: float,
+    point_estimate: bool = False,
+    moves_labels: bool = False,
+    untruncated: bool = False,
+    sample_stats: Mapping[str, np.ndarray] | None = None,
+    optimisation: xr.Dataset | None = None,
+) -> xr.DataTree:
+    """DataTree of draws. `parameters` are arrays with leading axes (chain, draw); `sample_stats` are (chain, draw).
+
+    Components, log joint, log likelihood and three counts are computed here, for every method alike, from the
+    responsibilities r_nk of the draw's components for the points that the method saw, of weights omega_n:
+
+    - `active_components`: those expected to hold at least one point, ``sum_n omega_n r_nk >= 1``;
+    - `expected_clusters`: the expected number of components that hold a point, ``sum_k 1 - prod_n (1 - r_nk)^omega_n``;
+    - `occupied_clusters`: that number in one allocation of the points drawn from r_nk, so that its distribution over
+      draws is the posterior of the number of clusters. A method that allocates points itself hands in its own. Points of
+      weights other than one stand for many: then each component is occupied with the probability above, independently of
+      the others, as it would be for a Poisson number of points.
+
+    `moves_labels`: the method draws the labels from their posterior, by moves or by a rule, such as order of appearance.
+    `untruncated`: it draws from the process without a truncation.
+    """
+    summaries = _summaries(posterior, parameters)
+    stats = {name: (("chain", "draw"), np.asarray(v)) for name, v in (summaries | dict(sample_stats or {})).items()}
+    groups = {
+        "posterior": components_dataset(posterior, parameters, ("chain", "draw")),
+        "sample_stats": xr.Dataset(stats),
+        "observed_data": observed(posterior.data),
+    }
+    if optimisation is not None:
+        groups["optimisation"] = optimisation
+    tree = xr.DataTree.from_dict({name: with_coordinates(group) for name, group in groups.items()})
+    tree.attrs = {
+        "method": method,
+        "model": posterior.name,
+        "data": posterior.data.name,
+        "options": json.dumps({"model": posterior.options, "method": dict(options)}),
+        "seed": -1,
+        "versions": json.dumps(versions()),
+        "device": jax.devices()[0].device_kind,
+        "compile_seconds": compile_seconds,
+        "run_seconds": run_seconds,
+        "point_estimate": int(point_estimate),
+        "exchangeable_labels": int(exchangeable_labels(posterior, parameters)),
+        "moves_labels": int(moves_labels),
+        "untruncated": int(untruncated),
+        "compression": "{}",
+    }
+    return tree
+
+
+def components_dataset(posterior: Posterior, parameters: Parameters, leading: tuple[str, ...]) -> xr.Dataset:
+    """Weights, means, covariances as in `SPREADS`, and the concentration where the model has one, under `leading`."""
+    shape = jax.tree.leaves(parameters)[0].shape[: len(leading)]
+    # Not -1: the sticks of one component are no numbers, which could be any number of draws.
+    flat = jax.tree.map(lambda a: a.reshape(math.prod(shape), *a.shape[len(leading) :]), parameters)
+    every = lambda p: jax.lax.map(posterior.smallest_components, p)
+    components = posterior.compile("components", every, flat)[0](flat)
+    weights, means, spread = (np.asarray(a).reshape(*shape, *a.shape[1:]) for a in components)
+    arrays = {"weights": weights, "means": means}
+    if "concentration" in parameters:
+        arrays["concentration"] = np.asarray(parameters["concentration"])
+    dataset = xr.Dataset({name: ((*leading, *DIMENSIONS[name]), array) for name, array in arrays.items()})
+    form = _form(weights, means, spread)
+    name, dimensions = SPREADS[form]
+    stored = spread[..., 0, :, :] if form == "tied" else spread[..., 0] if form == "spherical" else spread
+    return dataset.assign({name: ((*leading, *dimensions), stored)})
+
+
+def spread(dataset: xr.Dataset) -> np.ndarray:
+    """Covariances of a group in the schema as stored, with the axis of components: a view, nothing is expanded.
+
+    Shape of the weights ``(..., K)`` and then ``(D, D)``, full; ``(D,)``, variances; or nothing, one variance for all
+    dimensions. Where all components share a covariance it is ``(..., 1, D, D)``.
+    """
+    if "covariances" not in dataset:
+        return dataset["variances"].values
+    values = dataset["covariances"].values
+    return values if "component" in dataset["covariances"].dims else values[..., None, :, :]
+
+
+def covariances(dataset: xr.Dataset) -> np.ndarray:
+    """Covariances of a group in the schema, ``(..., K, D, D)``, however they are stored; expanded, so ask for few."""
+    return expanded(spread(dataset), dataset["means"].values)
+
+
+def expanded(stored: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """`spread` of components with these means ``(..., K, D)`` as matrices, ``(..., K, D, D)``."""
+    dim = means.shape[-1]
+    if stored.ndim > means.ndim:
+        return np.broadcast_to(stored, (*means.shape, dim))
+    variances = stored if stored.ndim == means.ndim else stored[..., None]
+    return np.broadcast_to(variances, means.shape)[..., None] * np.eye(dim)
+
+
+def _form(weights: np.ndarray, means: np.ndarray, spread: np.ndarray) -> str:
+    """Type of covariance, from shapes."""
+    if spread.ndim > means.ndim:
+        return "tied" if spread.shape[-3] == 1 < weights.shape[-1] else "full"
+    return "spherical" if spread.shape[-1] == 1 else "diagonal"
+
+
+def paths(posterior: Posterior, loss: np.ndarray, history: Parameters, steps: np.ndarray) -> xr.Dataset:
+    """The `optimisation` group: `loss` (chain, step), NaN after a path has stopped, and components at some `steps`."""
+    snapshots = components_dataset(posterior, history, ("chain", "snapshot"))
+    return snapshots.assign(loss=(("chain", "step"), loss)).assign_coords(snapshot_step=("snapshot", steps))
+
+
+def observed(data: Dataset) -> xr.Dataset:
+    """The `observed_data` group: points and point weights."""
+    return xr.Dataset({"points": (("obs", "dim"), data.points), "point_weights": ("obs", data.weights)})
+
+
+def save(draws: xr.DataTree, path: str | Path) -> Path:
+    """Write NetCDF, whole or not at all. Returns the path."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        draws.to_netcdf(partial, engine="h5netcdf")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def load(path: str | Path) -> xr.DataTree:
+    """Read and check a file written by `save`, or by anybody who keeps the schema. Raises `InputError`."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a .nc file, such as `dpgmm compare` leaves in its run folder")
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            draws = tree.load()
+    except Exception as error:
+        raise InputError(f"{path}: not a NetCDF file of draws ({type(error).__name__}: {error})") from error
+    return check(draws, str(path))
+
+
+def check(draws: xr.DataTree, where: str = "draws") -> xr.DataTree:
+    """The same tree, or an `InputError` that names the first thing that the schema misses."""
+    for group in ("posterior", "observed_data"):
+        if group not in draws.children:
+            raise InputError(
+                f"{where}: no group {group!r} (found {', '.join(draws.children) or 'none'}); see docs/schema.md"
+            )
+    dataset = draws["posterior"].to_dataset()
+    stored = "covariances" if "covariances" in dataset or "variances" not in dataset else "variances"
+    for name in ("weights", "means", stored):
+        known = [d for n, d in SPREADS.values() if n == name] or [DIMENSIONS[name]]
+        wanted = [("chain", "draw", *d) for d in known]
+        found = dataset[name].dims if name in dataset else None
+        if found not in wanted:
+            expected = " or ".join(map(str, wanted))
+            raise InputError(
+                f"{where}: posterior/{name} has dimensions {found}, expected {expected}; see docs/schema.md"
+            )
+        if not np.isfinite(dataset[name].values).all():
+            raise InputError(f"{where}: posterior/{name} is not finite everywhere; remove or refit the broken chain")
+    observed_group = draws["observed_data"].to_dataset()
+    if "points" not in observed_group or observed_group["points"].dims != ("obs", "dim"):
+        raise InputError(f"{where}: observed_data/points must have dimensions ('obs', 'dim'); see docs/schema.md")
+    return draws
+
+
+def best_chain(draws: xr.DataTree) -> int:
+    """The chain with the highest evidence lower bound, where a method has one, else with the highest log joint."""
+    if "elbo" in draws.attrs:
+        return int(np.argmax(np.nan_to_num(np.atleast_1d(draws.attrs["elbo"]), nan=-np.inf)))
+    return int(log_joint_of(draws).max(axis=1).argmax())
+
+
+def log_joint_of(draws: xr.DataTree) -> np.ndarray:
+    """Log joint ``(chain, draw)``, minus infinity where it is no number; zeros where the draws do not record it."""
+    stats = draws["sample_stats"].to_dataset() if "sample_stats" in draws.children else {}
+    if "log_joint" in stats:
+        return np.nan_to_num(stats["log_joint"].values, nan=-np.inf, neginf=-np.inf, posinf=np.inf)
+    return np.zeros(draws["posterior"].to_dataset()["weights"].shape[:2])
+
+
+def data_of(draws: xr.DataTree) -> Dataset:
+    """The observed points with their weights, one each where none are recorded."""
+    observed = draws["observed_data"].to_dataset()
+    weights = observed["point_weights"].values if "point_weights" in observed else None
+    return Dataset(observed["points"].values, weights)  # pyright: ignore[reportArgumentType]
+
+
+def answer(draws: xr.DataTree) -> xr.DataTree:
+    """What a user would take from the draws: all chains of a sampler, the best restart of an optimiser."""
+    if "optimisation" not in draws.children:
+        return draws
+    best = best_chain(draws)
+    groups = {name: g.to_dataset() for name, g in draws.children.items()}
+    tree = xr.DataTree.from_dict({n: g.isel(chain=[best]) if "chain" in g.dims else g for n, g in groups.items()})
+    tree.attrs = dict(draws.attrs)
+    if "elbo" in draws.attrs:
+        tree.attrs["elbo"] = np.atleast_1d(draws.attrs["elbo"])[[best]]
+    return tree
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def exchangeable_labels(posterior: Posterior, parameters: Parameters) -> bool:
+    """Whether the prior is the same under every order of the components.
+
+    Known where the prior is conjugate: Dirichlet weights are exchangeable, sticks are not. Otherwise the log prior of the
+    first draw, `parameters` having leading axes (chain, draw), is compared with that of two reorderings, where the sites are
+    of names that can be reordered; False where they are not.
+    """
+    if posterior.conjugate is not None:
+        return posterior.conjugate.weights == "dirichlet"
+    first = jax.tree.map(lambda leaf: leaf[0, 0], parameters)
+    try:
+        reordering.check(posterior, posterior.unconstrain(first))
+    except InputError:
+        return False
+    size = posterior.mixture(first).log_weights.shape[0]
+    value = float(posterior.log_prior(first))
+    others = [
+        float(posterior.log_prior(reordering.reordered(first, order, posterior)))
+        for order in (jnp.arange(size)[::-1], jnp.roll(jnp.arange(size), 1))
+    ]
+    return bool(np.allclose(others, value, rtol=1e-5, atol=1e-3))
+
+
+def _summaries(posterior: Posterior, parameters: Parameters) -> dict[str, np.ndarray]:
+    """Log joint, log likelihood and the three counts of every draw, streamed over draws."""
+    whole = bool((posterior.data.weights == 1).all())
+
+    def one(key: Array, draw: Parameters, data: Arrays) -> dict[str, Array]:
+        key_points, key_components = random.split(key)
+        found = mixture.occupancy(key_points, *posterior.mixture(draw), *data)
+        held = -jnp.expm1(found.log_empty)
+        occupied = found.drawn > 0 if whole else random.uniform(key_components, held.shape, held.dtype) < held
+        return {
+            "log_joint": posterior.log_prior(draw) + found.log_likelihood,
+            "log_likelihood": found.log_likelihood,
+            "active_components": jnp.sum(found.counts >= 1),
+            "expected_clusters": jnp.sum(held),
+            "occupied_clusters": jnp.sum(occupied),
+        }
+
+    of_chain = lambda chain, data: jax.lax.map(lambda draw: one(draw[0], draw[1], data), chain)
+    every = lambda keys, p, data: jax.lax.map(lambda chain: of_chain(chain, data), (keys, p))
+    keys = random.split(random.PRNGKey(0), jax.tree.leaves(parameters)[0].shape[:2])
+    arguments = keys, parameters, posterior.arrays()
+    return jax.device_get(posterior.compile(("summaries", whole), every, *arguments)[0](*arguments))
+
+
+def with_coordinates(group: xr.Dataset) -> xr.Dataset:
+    """The same group with counted coordinates on every dimension but the observations."""
+    counted = [d for d in group.dims if d not in group.coords and d != "obs"]
+    return group.assign_coords({d: np.arange(group.sizes[d]) for d in counted})

@@ -1,0 +1,67 @@
+"""fit(): a method by name, on compressed data where that helps and is certified, with everything recorded."""
+
+import json
+from typing import Any
+
+import jax
+import xarray as xr
+
+from .. import draws
+from ..data import Dataset
+from ..data.compression import compress, default_bin_width
+from ..errors import InputError, at_least
+from ..model.posterior import Posterior
+from . import ALLOCATE, certificate, find
+from ._run import Progress
+
+WORTHWHILE = 0.5
+"""Compression must leave less than this share of the points, or the full data are used."""
+
+
+def fit(
+    posterior: Posterior,
+    method: str,
+    *,
+    seed: int = 0,
+    compression: bool = True,
+    tolerance: float = 1e-3,
+    progress: Progress | None = None,
+    **options: Any,
+) -> xr.DataTree:
+    """Draws of `posterior` by `method` (a name in `dpgmm.methods.REGISTRY`); `options` are the method's own.
+
+    Where D = 1 and it saves at least half of the points, the method runs on a compressed data set, and the exact log
+    likelihood is then evaluated at draws it produced. If the difference exceeds `tolerance` (nats), the bins are halved and
+    the method runs again, at the limit on the full data. The attribute `compression` records what was achieved. Methods
+    in `dpgmm.methods.ALLOCATE` always see the full data: a point cannot be half in one cluster.
+    Same seed, same machine: bit-identical draws. Raises `InputError` for an unknown method or option.
+    """
+    if not isinstance(posterior, Posterior):
+        raise InputError(f'fit takes a posterior, not {type(posterior).__name__}: load_model("stick_breaking")(data)')
+    at_least("fit", 0, seed=seed)
+    run = find(method, options)
+    key = jax.random.PRNGKey(seed)
+    for smaller, record in _candidates(posterior.data, compression and method not in ALLOCATE):
+        tree = run(posterior.on(smaller), key, progress=progress, **options)
+        if smaller is not posterior.data:
+            record["max_error"] = certificate.largest_error(tree, posterior.data, smaller)
+            record["tolerance"] = tolerance
+            if not record["max_error"] <= tolerance:
+                continue
+        tree["observed_data"] = xr.DataTree(draws.with_coordinates(draws.observed(posterior.data)))
+        tree.attrs |= {"seed": seed, "data": posterior.data.name, "compression": json.dumps(record)}
+        tree.attrs["columns"] = json.dumps(posterior.data.columns)
+        return tree
+    raise AssertionError("the full data are the last candidate")
+
+
+def _candidates(data: Dataset, compression: bool):
+    """Ever finer compressions while they are worthwhile, then the data themselves, each with its record."""
+    width = default_bin_width(data) if data.dim == 1 else 0.0
+    for refinements in range(12 if compression and data.dim == 1 else 0):
+        smaller = compress(data, width)
+        if smaller.size > WORTHWHILE * data.size:
+            break
+        yield smaller, {"points": smaller.size, "bin_width": width, "nodes": 3, "refinements": refinements}
+        width /= 2
+    yield data, {}

@@ -1,0 +1,1 @@
+"""A posterior: a model bound to data, loaded by name or path, and the programs compiled for it."""

@@ -1,0 +1,138 @@
+"""Models and studies, loaded by name or by path: a user's own file is as good as ours."""
+
+import difflib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+
+from ..data import Dataset
+from ..densities import sticks
+from ..errors import InputError
+from .posterior import Posterior
+
+STUDY = "study.py"
+"""The file of a study that is a folder: it may import what lies beside, as `from . import tables`."""
+
+
+def folder(kind: str) -> Path:
+    """Folder of the built-in ``"models"`` or ``"comparisons"``: inside the wheel, or beside the package in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / f"_{kind}"
+    return inside if inside.is_dir() else package.parent / kind
+
+
+def names(kind: str) -> list[str]:
+    """Names of the built-in files of a kind, sorted; of models, those that state a posterior; of studies, also folders."""
+    files = [path for path in folder(kind).glob("*.py") if not path.stem.startswith("_")]
+    stated = [path.stem for path in files if kind != "models" or "def posterior(" in path.read_text()]
+    return sorted(stated + [path.parent.name for path in folder(kind).glob(f"*/{STUDY}")])
+
+
+def load_model(name: str | Path) -> Callable[..., Posterior]:
+    """The function `posterior(data, *, truncation, **priors) -> Posterior` of a model, by built-in name or path of a file.
+
+    Its `data` is a `Dataset`, or anything that makes one; a model without a default of its own for `truncation` gets that
+    of `dpgmm.sticks.default_truncation` under Gamma(1, log N). Raises `InputError` where there is no such model, the file
+    cannot be imported, or it has no such function; and, when called, where an option is not one of the model's, or a file
+    of the user's fails or returns no `Posterior`.
+    """
+    module = load(str(name), "models")
+    make = _function(module, "posterior", "model")
+    accepted = inspect.signature(make).parameters
+
+    def posterior(data: Any, **options: Any) -> Posterior:
+        data = data if isinstance(data, Dataset) else Dataset(data)
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+        unknown = [] if open_ended else sorted(set(options) - set(accepted))
+        if unknown:
+            raise InputError(f"model {name} has no option {unknown[0]!r}; it takes {', '.join(list(accepted)[1:])}")
+        if "truncation" in accepted and accepted["truncation"].default is inspect.Parameter.empty:
+            size = data.total_weight
+            options = {"truncation": sticks.default_truncation(size, 1.0, sticks.default_rate(size))} | options
+        return _tried(make, data, options, Path(name)) if str(name).endswith(".py") else make(data, **options)
+
+    posterior.__doc__ = make.__doc__
+    return posterior
+
+
+def load_study(name: str | Path) -> Callable[..., Any]:
+    """The function `run(out, quick=False)` of a comparison, by built-in name, or path of a file or of a folder with `STUDY`.
+
+    Raises `InputError` likewise.
+    """
+    return _function(load(str(name), "comparisons"), "run", "study")
+
+
+def load(name: str, kind: str) -> ModuleType:
+    """The module of a built-in file of a kind ("models" or "comparisons"), or at the path of one. Raises `InputError`."""
+    path = _path(name, kind)
+    if not path.is_file():
+        what = "model" if kind == "models" else "study"
+        close = difflib.get_close_matches(name, names(kind), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names(kind))}."
+        raise InputError(f"no {what} {name!r}: {hint} Or give the path of a .py file.")
+    module_name = f"dpgmm_{kind}_{path.stem}"
+    if kind == "comparisons" and path.name == STUDY:
+        module_name = f"{_package(path.parent, kind)}.{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _path(name: str, kind: str) -> Path:
+    """Where the file of a model or study must be: at a path, or by a name of ours."""
+    if name.endswith(".py"):
+        return Path(name)
+    file = folder(kind) / f"{name}.py"
+    folders = (folder(kind) / name / STUDY, Path(name) / STUDY) if kind == "comparisons" else ()
+    return next((path for path in (file, *folders) if path.is_file()), file)
+
+
+def _package(place: Path, kind: str) -> str:
+    """Name of a package, made anew, whose modules are the files of a folder."""
+    name = f"dpgmm_{kind}_{place.resolve().name}"
+    for loaded in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
+        del sys.modules[loaded]
+    package = ModuleType(name)
+    package.__path__ = [str(place.resolve())]
+    sys.modules[name] = package
+    return name
+
+
+def _tried(make: Callable, data: Dataset, options: dict[str, Any], path: Path) -> Posterior:
+    """What a user's model makes, its density traced once, so that a mistake is told as one, with its line."""
+    try:
+        made = make(data, **options)
+        if isinstance(made, Posterior):
+            jax.eval_shape(lambda key: made.log_joint(made.initial(key)), jax.random.PRNGKey(0))
+    except InputError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename).name == path.name]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        message = str(error).strip().splitlines() or [""]
+        raise InputError(f"{where}: {type(error).__name__}: {message[0]}; mend the model") from error
+    if not isinstance(made, Posterior):
+        raise InputError(f"{path}: posterior(...) returned {type(made).__name__}; it must return a dpgmm.Posterior")
+    return made
+
+
+def _function(module: ModuleType, name: str, what: str) -> Callable[..., Any]:
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise InputError(f"{module.__file__}: no function {name}(...), which a {what} file must define")
+    return function

@@ -1,0 +1,93 @@
+"""What the studies in comparisons/ share: a bar of progress, and the page of conclusions they leave."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from . import page as report
+
+PIPE = 170
+"""Columns where nothing has a width to fit: enough for every table."""
+
+
+def wide_console() -> Console:
+    """A console as wide as its terminal; `PIPE` columns wide where the output goes to a pipe or a file."""
+    found = Console()
+    if not found.is_terminal:
+        found.width = PIPE
+    return found
+
+
+class Picture(NamedTuple):
+    """A figure, and the sentence that says how to read it."""
+
+    canvas: Figure
+    caption: str
+
+
+class Section(NamedTuple):
+    """A part of the page: rows of one table under a title, notes on how they were got, pictures."""
+
+    title: str
+    rows: Sequence[dict[str, Any]]
+    notes: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+
+
+@contextmanager
+def bar(title: str, fits: int) -> Iterator[Any]:
+    """A bar over all fits of a study: ``next_fit(note)`` gives the `progress` that `dpgmm.fit` takes."""
+    columns = TextColumn(f"[bold]{title}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}")
+    with Progress(*columns, transient=True) as progress:
+        task, begun = progress.add_task(title, total=fits, note=""), 0
+
+        def next_fit(note: str):
+            nonlocal begun
+            done, begun = begun, begun + 1
+            progress.update(task, completed=done, note=note)
+            return lambda part, total, _: progress.update(task, completed=done + part / total)
+
+        yield next_fit
+
+
+def leave(
+    out: Path,
+    name: str,
+    title: str,
+    question: str,
+    numbers: dict[str, Any],
+    conclusions: Sequence[str],
+    sections: Sequence[Section],
+) -> Path:
+    """Print the tables and conclusions; write ``NAME.json`` and the page ``NAME.html`` to `out`, each whole or not at all.
+
+    Every number must be finite or None: JSON knows no others.
+    """
+    console = wide_console()
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / f"{name}.json.partial"
+    partial.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    parts = [s._replace(pictures=[(report.png(p.canvas), p.caption) for p in s.pictures])._asdict() for s in sections]
+    content = {"title": title, "question": question, "conclusions": conclusions, "sections": parts}
+    path = report.render("study.html.j2", out / f"{name}.html", **content)
+    partial.replace(out / f"{name}.json")
+    for section in sections:
+        console.print(_table(section))
+    for sentence in conclusions:
+        console.print(f"- {sentence}")
+    console.print(f"Page: {path}")
+    return path
+
+
+def _table(section: Section) -> Table:
+    table = Table(*section.rows[0], title=section.title, title_justify="left")
+    for row in section.rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    return table

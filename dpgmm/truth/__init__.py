@@ -1,0 +1,1 @@
+"""Truth: exact answers for few points, and calibration by simulation for more."""

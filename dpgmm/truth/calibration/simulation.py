@@ -1,0 +1,258 @@
+"""Simulation-based calibration: parameters from the prior, points from them, a fit, and the rank of the truth."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import xarray as xr
+from jax import Array, random
+
+from ... import draws as schema
+from ...data import Dataset
+from ...densities import mixture
+from ...densities.distributions import GaussianMixture
+from ...diagnostics.importance import k_hat
+from ...draws import allocations, answer
+from ...draws.thinning import evenly
+from ...errors import InputError, at_least
+from ...methods import check, find
+from ...model.posterior import Parameters, Posterior
+from .. import exact
+from . import quantities
+from .quantities import QUANTITIES, Draw
+from .ranks import Ranks
+
+UNTRUNCATED = {"gibbs"}
+"""Methods that sample the untruncated process, whatever the truncation of the model."""
+NEGLIGIBLE = 1e-3
+"""Largest bound on the distance between data of the truncated and of the untruncated process."""
+
+
+class Refit(NamedTuple):
+    """One simulation: ``rank (quantity,)`` of the truth, and the k-hat of the fit, None where it has none."""
+
+    rank: np.ndarray
+    k_hat: float | None
+
+
+def simulate(
+    posterior: Posterior,
+    method: str,
+    key: Array | int,
+    *,
+    simulations: int = 200,
+    draws: int = 99,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Ranks:
+    """Ranks of the truth among thinned draws of `method` over simulated data sets (Talts et al. 2018, algorithm 1).
+
+    Parameters come from the prior of `posterior`, by its NumPyro program, and as many points as it has from their
+    mixture; `method` is run with its own `options` on ``posterior.on(points)``, hyperparameters untouched; `draws` of all
+    its chains' draws, evenly spaced, are kept, one (of the best restart) for a point estimate. Ranks are uniform if the kept
+    draws are independent draws of the posterior: chains must be long enough for that, since autocorrelation looks like
+    overconfidence. Which quantities are ranked: `quantities_of`. `progress(done, simulations)` is called after every fit.
+
+    `gibbs` samples the untruncated process: the truncation must be so high that the bound of Ishwaran & James on the
+    data's law is below `NEGLIGIBLE`. A flat prior of the base measure's mean gives no parameters: it is held at the
+    posterior's starting value, and quantities that move with the data are left out. That is exact: given the data, what does
+    not move has the same law wherever the mean was, as the model only moves along with it.
+
+    `key` is one of JAX's, of either kind, or a seed.
+
+    Raises `InputError` for an unknown method or option, no simulations or draws, an improper prior of anything
+    else, weighted points, a truncation too low.
+    """
+    found = []
+    for refit in refits(posterior, method, key, simulations=simulations, draws=draws, **options):
+        found.append(refit)
+        if progress is not None:
+            progress(len(found), simulations)
+    return as_ranks(posterior, method, found, draws)
+
+
+def as_ranks(posterior: Posterior, method: str, found: list[Refit], draws: int) -> Ranks:
+    """`Ranks` of the refits so far."""
+    names = quantities_of(posterior, method)
+    k_hats = [refit.k_hat for refit in found if refit.k_hat is not None]
+    point = method == "map"
+    return Ranks(
+        method=method,
+        model=posterior.name,
+        names=names,
+        rank=np.array([refit.rank for refit in found], int).reshape(-1, len(names)),
+        draws=1 if point else draws,
+        invariant=np.array([not QUANTITIES[name].joint or _exchangeable(posterior) for name in names]),
+        k_hat=np.array(k_hats) if k_hats and len(k_hats) == len(found) else None,
+        point_estimate=point,
+    )
+
+
+def quantities_of(posterior: Posterior, method: str) -> tuple[str, ...]:
+    """Names of the quantities of `QUANTITIES` that can be ranked.
+
+    Left out: those that move with the data where the base measure's mean has a flat prior; the concentration where the
+    model has none; the log joint for methods of the untruncated process, whose components stand in another order.
+    """
+    flat = posterior.conjugate is not None and posterior.conjugate.hyperprior is not None
+    keep = lambda name, q: not (
+        (q.placed and flat)
+        or (q.joint and method in UNTRUNCATED)
+        or (name == "concentration" and name not in posterior.transforms)
+    )
+    return tuple(name for name, quantity in QUANTITIES.items() if keep(name, quantity))
+
+
+def prior_draws(posterior: Posterior, key: Array, count: int) -> tuple[Parameters, Array]:
+    """Parameters from the prior, leading axis `count`, and points ``(count, N, D)`` from each one's mixture.
+
+    Raises `InputError` where the prior is improper, but for a flat prior of the base measure's mean: see `simulate`.
+    """
+    if (posterior.data.weights != 1).any():
+        raise InputError(f"calibration: {posterior.data.name} has weighted points; give points of weight 1")
+    one = jax.jit(lambda keys: jax.lax.map(lambda k: prior_draw(posterior, k), keys))
+    _check_proper(posterior)
+    return one(random.split(key, count))
+
+
+def prior_draw(posterior: Posterior, key: Array) -> tuple[Parameters, Array]:
+    """Parameters from the prior and points ``(N, D)`` from their mixture, to be traced by `jax`; checks nothing."""
+    key_parameters, key_points = random.split(key)
+    program = numpyro.handlers.substitute(posterior.prior_program, _held(posterior))
+    trace = numpyro.handlers.trace(numpyro.handlers.seed(program, key_parameters)).get_trace()
+    parameters = {site: jnp.asarray(trace[site]["value"]) for site in posterior.transforms}
+    ones = jnp.ones(posterior.data.size, jnp.result_type(float))
+    return parameters, GaussianMixture(*posterior.mixture(parameters), ones).sample(key_points)
+
+
+def refits(
+    posterior: Posterior, method: str, key: Array | int, *, simulations: int, draws: int = 99, **options: Any
+) -> Iterator[Refit]:
+    """The simulations of `simulate` one by one, so that what is finished survives an interruption."""
+    run = find(method, options)
+    at_least("calibration", 1, simulations=simulations, draws=draws)
+    check(method, posterior)
+    if method in UNTRUNCATED:
+        _check_truncation(posterior, method)
+    names = quantities_of(posterior, method)
+    key_prior, key_fit, key_ties = random.split(_raw(key), 3)
+    parameters, points = prior_draws(posterior, key_prior, simulations)
+    truths = _truths(posterior, parameters, points)
+    ties = np.random.default_rng(np.asarray(key_ties))
+    centre, scale = jnp.asarray(posterior.data.mean), jnp.asarray(posterior.data.scale)
+    at = jnp.stack([centre - scale, centre, centre + scale])
+    for i in range(simulations):
+        data = Dataset(np.asarray(points[i]), name=f"simulation {i}")
+        tree = run(posterior.on(data), random.fold_in(key_fit, i), **options)
+        best = answer(tree)
+        every = _with_labels(random.fold_in(key_ties, i), truths[i], best, draws, points[i], at)
+        yield Refit(_rank(jax.device_get(quantities.values(every)), names, ties), _k_hat(best))
+
+
+def _rank(values: dict[str, np.ndarray], names: tuple[str, ...], ties: np.random.Generator) -> np.ndarray:
+    """Rank of the first of every quantity's values among the others, uniform over ties, ``(quantity,)``."""
+    rows = np.stack([values[name] for name in names])
+    if not np.isfinite(rows).all():
+        worst = names[int(np.argmin(np.isfinite(rows).all(axis=1)))]
+        raise InputError(f"calibration: {worst!r} is not finite in a simulation; mend the model's prior or the method")
+    below, equal = ((op(rows[:, 1:], rows[:, :1])).sum(axis=1) for op in (np.less, np.equal))
+    return below + ties.integers(0, equal + 1)
+
+
+def _truths(posterior: Posterior, parameters: Parameters, points: Array) -> list[dict[str, np.ndarray]]:
+    """Weights, means, covariances, concentration and log joint of every simulation."""
+
+    def one(pair):
+        p, x = pair
+        log_joint = posterior.log_prior(p) + mixture.log_likelihood(*posterior.mixture(p), x)
+        found = posterior.components(p)._asdict() | {"log_joint": log_joint}
+        return found | {"concentration": p.get("concentration", jnp.zeros(()))}
+
+    every = jax.device_get(jax.jit(lambda pair: jax.lax.map(one, pair))((parameters, points)))
+    return [{name: leaf[i] for name, leaf in every.items()} for i in range(len(points))]
+
+
+def _with_labels(key: Array, truth: dict[str, np.ndarray], tree: xr.DataTree, count: int, points: Array, at: Array):
+    """The truth, first, and `count` draws of the fit as one `Draw` with a leading axis.
+
+    Labels are those of the fit where it has them, else drawn given the components, as those of the truth always are.
+    """
+    posterior, stats = tree["posterior"].to_dataset(), tree["sample_stats"].to_dataset()
+    total = posterior.sizes["chain"] * posterior.sizes["draw"]
+    if total < count and not tree.attrs.get("point_estimate", 0):
+        method = tree.attrs["method"]
+        raise InputError(
+            f"{method}: {total} draws a fit, and the truth is to be ranked among {count}; draw more, or lower draws"
+        )
+    kept = evenly(total, count)
+    of_kept = lambda a: a.reshape(-1, *a.shape[2:])[kept]
+    thinned = lambda a: of_kept(a.values)
+    of_fit = {name: thinned(posterior[name]) for name in ("weights", "means")}
+    of_fit["covariances"] = of_kept(schema.covariances(posterior))
+    width = of_fit["weights"].shape[1]
+    of_fit["log_joint"] = thinned(stats["log_joint"])
+    of_fit["concentration"] = (
+        thinned(posterior["concentration"]) if "concentration" in posterior else np.zeros(len(kept))
+    )
+    every = {name: np.concatenate([_widened(name, truth[name], width)[None], of_fit[name]]) for name in of_fit}
+    components = every["weights"], every["means"], every["covariances"]
+    labels = np.asarray(allocations.sample(key, *components, points))
+    if "allocations" in posterior:
+        labels = np.concatenate([labels[:1], thinned(posterior["allocations"])])
+    return Draw(**jax.tree.map(jnp.asarray, every | {"labels": labels}), points=points, at=at)
+
+
+def _widened(name: str, leaf: np.ndarray, width: int) -> np.ndarray:
+    """A truth of fewer components than the draws show gets some of weight zero, copies of the last otherwise."""
+    if name not in ("weights", "means", "covariances") or len(leaf) >= width:
+        return leaf
+    more = np.repeat(leaf[-1:], width - len(leaf), axis=0)
+    return np.concatenate([leaf, 0 * more if name == "weights" else more])
+
+
+def _k_hat(tree: xr.DataTree) -> float | None:
+    return float(k_hat(tree)[0]) if "log_weight" in tree["sample_stats"] else None
+
+
+def _held(posterior: Posterior) -> dict[str, Array]:
+    """Where the base measure's mean, if it has a flat prior, is held."""
+    prior = posterior.conjugate
+    return {} if prior is None or prior.hyperprior is None else {"base_mean": jnp.asarray(prior.base.mean)}
+
+
+def _check_proper(posterior: Posterior) -> None:
+    sites = posterior.initial(random.PRNGKey(0))
+    program = numpyro.handlers.substitute(posterior.prior_program, sites)
+    trace = numpyro.handlers.trace(numpyro.handlers.seed(program, random.PRNGKey(0))).get_trace()
+    for name, site in trace.items():
+        improper = isinstance(site.get("fn"), numpyro.distributions.ImproperUniform)
+        if improper and name not in _held(posterior):
+            raise InputError(
+                f"calibration: the prior of {name!r} in model {posterior.name} is improper, so that no truth can be"
+                " drawn from it; give it a proper prior"
+            )
+
+
+def _check_truncation(posterior: Posterior, method: str) -> None:
+    prior, truncation = posterior.conjugate, int(posterior.options["truncation"])
+    assert prior is not None
+    bound = exact.ishwaran_james_bound(posterior.data.size, truncation, prior.concentration)
+    if bound > NEGLIGIBLE:
+        raise InputError(
+            f"calibration: {method} samples the untruncated process, and truncation = {truncation} may change the data's"
+            f" law by {bound:.1g}; raise it until this is below {NEGLIGIBLE:g}"
+        )
+
+
+def _exchangeable(posterior: Posterior) -> bool:
+    return posterior.conjugate is not None and posterior.conjugate.weights == "dirichlet"
+
+
+def _raw(key: Array | int) -> Array:
+    """A seed, or a key of `jax.random.key`, as one of `jax.random.PRNGKey`: methods' programs are compiled for those."""
+    if isinstance(key, int):
+        return random.PRNGKey(key)
+    return random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
