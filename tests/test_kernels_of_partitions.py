@@ -127,10 +127,10 @@ SWEEP = Check(
 )
 
 
-def moved(key, s, places, capacity, moves=1):
+def moved(key, s, places, capacity, moves=1, within=0.0):
     about = s["points"] - BASE.mean
     statistics = clusters.statistics(about, s["labels"], capacity, BASE)
-    return _split_merge.moves(key, moves, s["labels"], statistics, about, BASE, False, places)
+    return _split_merge.moves(key, moves, s["labels"], statistics, about, BASE, False, places, within)
 
 
 def split_step(key, s):
@@ -173,6 +173,33 @@ SPLIT_MERGE = Check(
         (_split_merge, "_deal", anchors_are_dealt_too),
         (conjugate, "log_marginal", evidence_without_kappa),
         (_split_merge, "of_partitions", a_new_table_costs_nothing),
+    ],
+    steps=3,
+)
+
+
+def split_within_step(key, s):
+    return {"labels": moved(key, s, _split_merge.of_partitions(s["a"]), 6, within=0.7).labels}
+
+
+def chosen_as_from_all(f, on):
+    """A second point from the first one's cluster counts as one from all points."""
+    return lambda *args: jnp.where(on, 0.0, f(*args))
+
+
+def alone_as_in_company(f, on):
+    """A point that is alone in its cluster has no other to choose there, and must choose from all."""
+    return lambda count, *rest: f(jnp.where(on, jnp.maximum(count, 2), count), *rest)
+
+
+SPLIT_WITHIN = Check(
+    of_restaurant,
+    split_within_step,
+    look_at_partition,
+    [
+        (_split_merge, "_log_choice", chosen_as_from_all),
+        (_split_merge, "_log_choice", alone_as_in_company),
+        (_split_merge, "_deal", proposal_of_unknown_probability),
     ],
     steps=3,
 )
@@ -376,6 +403,7 @@ test_a_kernel_leaves_the_joint_distribution_alone, test_a_planted_bug_changes_it
     {
         "collapsed sweep": SWEEP,
         "split and merge": SPLIT_MERGE,
+        "split and merge, both points from one cluster": SPLIT_WITHIN,
         "split and merge of components": ALLOCATIONS,
         "weights of a partition": PARAMETERS,
         "pairs parted anew, sticks": Check(of_parameters, pairs_step(STICKS), look_at_parameters, PAIRS, steps=6),

@@ -36,8 +36,10 @@ FEWEST, LARGEST = 8, 32
 """Components among which pairs are parted anew, at least and at most."""
 MANY = 20_000
 """Points that all take part in the start."""
-SUBSET, EARLY, EARLY_MOVES = 4_000, 800, (20, 8)
-"""Of more, the points that do, their sweeps, and the `split_merges` and `pair_moves` of each."""
+STAGES, EARLY_MOVES = {4_000: 300, 16_000: 150, 64_000: 50, 256_000: 15}, (20, 8)
+"""Of more, random points and sweeps of them, stage after stage, with so many `split_merges` and `pair_moves`."""
+WITHIN = 0.5
+"""Probability that both points of a split-merge proposal come from one cluster: else small ones are hardly ever split."""
 MOST = 3
 """Components that a start occupies, at most. Splits find what is missing, however many points there are; two components
 that share one Gaussian's points take ages to become one where there are many."""
@@ -141,16 +143,26 @@ def checked(posterior: Posterior) -> Conjugate:
 def start(key: Array, points: Array, prior: Conjugate, posterior: Posterior) -> State:
     """Dispersed start: the points nearest to each of 1 to `MOST` randomly chosen points are those of a component.
 
-    Of more than `MANY` points, it is what `EARLY` sweeps on `SUBSET` random ones make of such a start: a start of its own
-    for every chain, which costs little beside sweeps of all points. Allocations are then those of no point yet: nought.
+    Of more than `MANY` points, sweeps on ever larger random subsets (`STAGES`) come first, all of each chain's own: what
+    a few thousand points cannot tell apart the next stage does, at a tenth of the price of sweeps of all points.
+    Allocations are then those of no point yet: nought.
     """
     if len(points) <= MANY:
         return _at_random(key, points, prior, posterior)
-    key_rows, key_start, key_sweeps = random.split(key, 3)
-    some = points[random.randint(key_rows, (SUBSET,), 0, len(points))]
-    sweep = lambda i, now: step(random.fold_in(key_sweeps, i), now, some, prior, posterior, *EARLY_MOVES)
-    found = jax.lax.fori_loop(0, EARLY, sweep, _at_random(key_start, some, prior, posterior))
-    return State(found.parameters, jnp.zeros(len(points), int), jnp.zeros((), int))
+    key_start, *keys = random.split(key, 1 + len(STAGES))
+    subset = lambda key, size: points[random.randint(key, (size,), 0, len(points))]
+    state = _at_random(key_start, subset(keys[0], min(STAGES)), prior, posterior)
+    for key, (size, sweeps) in zip(keys, STAGES.items(), strict=True):
+        if size < len(points):
+            state = _sweeps(key, state, subset(key, size), sweeps, prior, posterior)
+    return State(state.parameters, jnp.zeros(len(points), int), jnp.zeros((), int))
+
+
+def _sweeps(key: Array, state: State, points: Array, times: int, prior: Conjugate, posterior: Posterior) -> State:
+    """`times` sweeps with `EARLY_MOVES`; allocations of other points than these are forgotten."""
+    state = State(state.parameters, jnp.zeros(len(points), int), jnp.zeros((), int))
+    sweep = lambda i, now: step(random.fold_in(key, i + 1), now, points, prior, posterior, *EARLY_MOVES)
+    return jax.lax.fori_loop(0, times, sweep, state)
 
 
 def _at_random(key: Array, points: Array, prior: Conjugate, posterior: Posterior) -> State:
@@ -187,7 +199,7 @@ def step(
     statistics = conjugate.recentre(*statistics, base.mean - prior.base.mean, base)
     places = _split_merge.of_allocations(lambda counts: LOG_ALLOCATIONS[prior.weights](counts, old["concentration"]))
     key_moves, about = random.fold_in(key, 1), points - base.mean
-    moved = _split_merge.moves(key_moves, moves, labels, statistics, about, base, tied, places)
+    moved = _split_merge.moves(key_moves, moves, labels, statistics, about, base, tied, places, WITHIN)
     order = permute(key_labels, moved.statistics[0], old["concentration"], prior.weights)
     counts, sums, squares = (leaf[order] for leaf in moved.statistics)
     labels = jnp.argsort(order)[moved.labels]
