@@ -11,7 +11,6 @@ function: at one and the same parameters the two must give one value. The path o
 takes over. Components collapse on a few points there, and two correct float64 programs part as two float32 ones do.
 """
 
-import json
 import os
 import platform
 import time
@@ -35,6 +34,7 @@ from rich.table import Table
 from dpgmm import datasets
 from dpgmm.data import Dataset
 from dpgmm.model import loading
+from dpgmm.report import files
 from dpgmm.report.study import wide_console
 
 article = loading.load("article", "models")
@@ -119,7 +119,7 @@ def run(out: Path, quick: bool = False, progress: bool = True) -> dict[str, Any]
         result = {"machine": _machine(), **times, **_agreement(data, *runs)}
         result["float64_runs_part_at"] = _parting(data, min(steps, 600))
     out.mkdir(parents=True, exist_ok=True)
-    (out / "article_training.json").write_text(json.dumps(result, indent=2) + "\n")
+    files.write_json(out / "article_training.json", result)
     console.print(_table(result))
     console.print(_words(result))
     return result

@@ -8,7 +8,6 @@ shown as it is. Writes ``calibration.html``, a page with the pictures, and ``cal
 keeps what is finished.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dpgmm import Dataset, Posterior, calibration, load_model, report
-from dpgmm.report import calibration_plots
+from dpgmm.report import calibration_plots, study
 from dpgmm.report.study import wide_console
 
 POINTS = 20
@@ -188,10 +187,9 @@ def _or_none(value: Any) -> Any:
 
 def _leave(out: Path, rows: list, sections: list, record: list) -> None:
     """Write numbers, ranks and page of what is finished."""
-    (out / "calibration.json").write_text(json.dumps(record, indent=1) + "\n")
     shown = [{name: value for name, value in r.items() if name != "truncation"} for r in rows]
     page = {"rows": shown, "sections": sections, "conclusions": conclusions(rows), "points": POINTS}
-    report.render("calibration.html.j2", out / "calibration.html", **page)
+    study.leave_page(out, "calibration", "calibration.html.j2", record, **page)
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

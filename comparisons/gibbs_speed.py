@@ -37,6 +37,7 @@ from sklearn.metrics import adjusted_rand_score
 from dpgmm import Dataset, Posterior, fit, load_model, partitions
 from dpgmm.densities import conjugate
 from dpgmm.methods import _clusters as clusters
+from dpgmm.report import files
 from dpgmm.report.study import wide_console
 
 WEIGHTS = np.array([0.35, 0.25, 0.2, 0.15, 0.05])
@@ -113,7 +114,7 @@ def run(out: Path, quick: bool = False) -> dict[str, Any]:
     machine["load_at_end"] = os.getloadavg()[0]
     result = {"machine": machine, "plan": plan._asdict(), "speed": speed, "mixing": mixing, "efficiency": efficiency}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "gibbs_speed.json").write_text(json.dumps(result, indent=1) + "\n")
+    files.write_json(out / "gibbs_speed.json", result)
     for table in _speed_table(speed), _mixing_table(mixing, plan), _efficiency_table(efficiency, plan):
         console.print(table)
     return result

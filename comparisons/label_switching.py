@@ -10,7 +10,6 @@ shows by how much. Writes ``label_switching.html``, one page of conclusions with
 ``label_switching.json``, and the draws of every problem and method.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from rich.table import Table
 import dpgmm
 from dpgmm import datasets, diagnostics, draws, fit, load_model, relabel, relabelling, report
 from dpgmm.labels import summary as labelling
-from dpgmm.report import label_plots, plots
+from dpgmm.report import files, label_plots, plots, study
 from dpgmm.report.study import wide_console
 
 
@@ -77,10 +76,9 @@ def run(out: Path, quick: bool = False) -> dict[str, Any]:
             sections[problem.title] = {n: report.label_section(trees[n], found[n]) for n in trees}
             agreements[problem.title] = report.png(label_plots.agreement(table))
             lessons[problem.title] = report.png(lesson(trees))
-    (out / "label_switching.json").write_text(json.dumps(numbers, indent=1) + "\n")
-    path = out / "label_switching.html"
     pictures = {"sections": sections, "agreements": agreements, "lessons": lessons}
-    report.render("label_switching.html.j2", path, numbers=numbers, conclusions=conclusions(numbers), **pictures)
+    page = pictures | {"numbers": numbers, "conclusions": conclusions(numbers)}
+    path = study.leave_page(out, "label_switching", "label_switching.html.j2", files.finite(numbers), **page)
     console.print(_table(numbers))
     for conclusion in conclusions(numbers):
         console.print(f"- {conclusion}")

@@ -31,7 +31,7 @@ from dpgmm.diagnostics.intervals import Estimate
 from dpgmm.diagnostics.verdicts import FOUND, THRESHOLD
 from dpgmm.draws import monte_carlo
 from dpgmm.model.posterior import Posterior
-from dpgmm.report import plots, study
+from dpgmm.report import files, plots, study
 from dpgmm.report.study import Picture, Section
 
 QUESTION = """An effective draw is worth as much as an independent one. How many a second does each sampler give, of the
@@ -164,7 +164,7 @@ def run(out: Path, quick: bool = False) -> dict[str, Any]:
                 numbers["seeds"] = of_seeds(posterior, long["nuts"], plan, next_fit)
     title = "Mixing, and whether the answer is right"
     study.leave(out, "mixing", title, QUESTION, numbers, conclusions(numbers), _sections(numbers))
-    pd.DataFrame(numbers["rows"]).to_csv(out / "mixing.csv", index=False)
+    files.write_table(out / "mixing.csv", pd.DataFrame(numbers["rows"]))
     return numbers
 
 

@@ -28,6 +28,7 @@ from rich.table import Table
 
 from dpgmm import relabelling
 from dpgmm.relabelling import Gaussians
+from dpgmm.report import files
 from dpgmm.report.study import wide_console
 
 REAL = Path(__file__).resolve().parents[1] / "tests" / "data" / "five_components.npz"
@@ -79,7 +80,7 @@ def run(out: Path, quick: bool = False) -> dict[str, Any]:
         "large": large,
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "relabelling_speed.json").write_text(json.dumps(result, indent=2) + "\n")
+    files.write_json(out / "relabelling_speed.json", result)
     console.print(_table(rows))
     m, n, k = large["size"]
     console.print(

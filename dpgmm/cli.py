@@ -19,7 +19,7 @@ from .labels import summary as labelling
 from .methods import budgets
 from .methods.fitting import fit as fit_posterior
 from .model import loading
-from .report import described, run_folder, terminal
+from .report import described, files, run_folder, terminal
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = terminal.console
@@ -185,7 +185,7 @@ def partition(
     columns = {"observation": found.observations, "cluster": found.partition.values}
     frame = pd.DataFrame(columns | {"uncertainty": found.uncertainty.values})
     path = out or file.with_name(f"{file.stem}-partition.csv")
-    frame.to_csv(path, index=False)
+    files.write_table(path, frame)
     table = frame.groupby("cluster").agg(observations=("cluster", "size"), mean_uncertainty=("uncertainty", "mean"))
     terminal.print_table(table.reset_index(), f"Partition of least expected {loss}")
     ball = found.credible_ball

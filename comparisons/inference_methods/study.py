@@ -10,7 +10,6 @@ list of mean, lower and upper end. If ``calibration.json`` of the study of calib
 shown too; so it is with the option `calibration` of `run`, a path.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from rich.table import Table
 from dpgmm import Dataset, Posterior, datasets, diagnostics, exact, fit, load_model, methods, report
 from dpgmm.diagnostics.intervals import interval
 from dpgmm.draws import answer
-from dpgmm.report.study import wide_console
+from dpgmm.report.study import leave_page, wide_console
 
 from . import plots, tables, yardsticks
 from .yardsticks import Clock, held_out
@@ -215,14 +214,10 @@ def run(
             m["calibration"] = yardsticks.calibrated(rows, *plan.contenders[name], "stick_breaking")
     numbers = {"repeats": plan.repeats, "truncation": plan.truncation, "cores": os.cpu_count()}
     numbers |= {"contenders": list(plan.contenders), "data": data, "exact": eight}
-    path, unfinished = out / "inference_methods.html", out / "inference_methods.json.partial"
-    out.mkdir(parents=True, exist_ok=True)
-    unfinished.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     found, of = tables.of(numbers), {name: who.record.name for name, who in plan.contenders.items()}
     pictures = {draw.__name__: report.png(draw(numbers, of)) for draw in plots.PICTURES}
     page = {"tables": found, "pictures": pictures, "numbers": numbers, "conclusions": conclusions(numbers)}
-    report.render("inference_methods.html.j2", path, **page)
-    unfinished.replace(out / "inference_methods.json")
+    path = leave_page(out, "inference_methods", "inference_methods.html.j2", numbers, **page)
     for title, lines in found.items():
         table = Table(*lines[0], title=title, title_justify="left")
         for line in lines:

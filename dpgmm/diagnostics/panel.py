@@ -1,6 +1,5 @@
 """A fixed sample of the observations, and what draws say of their partition: numbers in which no label occurs."""
 
-import json
 from functools import partial
 from itertools import combinations
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from jax import Array
 from .. import partitions
 from ..densities import base_measure, conjugate
 from ..densities.gaussian import BaseMeasure
-from ..draws import allocations, data_of, log_joint_of, spread
+from ..draws import allocations, log_joint_of, prior, spread
 from ..draws.thinning import evenly
 
 SIZE = 100
@@ -101,14 +100,13 @@ def sorted_components(posterior: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np
 
 
 def _base(draws: xr.DataTree) -> tuple[BaseMeasure | None, bool]:
-    """The base measure that the attributes record, where the model has ours and a concentration; whether it is tied."""
-    options = json.loads(draws.attrs.get("options", "{}")).get("model", {})
-    known = draws.attrs.get("model") == "stick_breaking" and {"component_scale", "df", "kappa"} <= set(options)
-    if not known or "concentration" not in draws["posterior"].data_vars:
+    """The base measure that the draws record, where it is fixed, under sticks with a concentration; whether it is tied."""
+    found = prior.of(draws)
+    if found is None or found.weights != "sticks" or found.hyperprior is not None:
         return None, False
-    covariance = options.get("covariance", "full")
-    fixed = options["component_scale"], options["df"], options["kappa"], covariance
-    return base_measure.scaled_to(data_of(draws), *fixed), base_measure.is_tied(covariance)
+    if "concentration" not in draws["posterior"].data_vars:
+        return None, False
+    return found.base, base_measure.is_tied(found.covariance)
 
 
 @jax.jit

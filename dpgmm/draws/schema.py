@@ -19,6 +19,7 @@ from ..densities import mixture
 from ..errors import InputError
 from ..model import reordering
 from ..model.posterior import Arrays, Parameters, Posterior
+from . import prior
 
 DIMENSIONS = {
     "weights": ("component",),
@@ -76,6 +77,7 @@ def build(
         "model": posterior.name,
         "data": posterior.data.name,
         "options": json.dumps({"model": posterior.options, "method": dict(chosen or {})}),
+        "prior": prior.serialised(posterior.conjugate),
         "versions": json.dumps(versions()),
         "device": jax.devices()[0].device_kind,
         "compile_seconds": compile_seconds,

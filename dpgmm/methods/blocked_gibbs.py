@@ -19,11 +19,11 @@ from ..densities import base_measure, concentration, conjugate, mixture
 from ..densities.gaussian import BaseMeasure
 from ..errors import at_least
 from ..model.posterior import Arrays, Conjugate, Mixture, Parameters, Posterior
-from . import _active, _collapsed, _density, _moves, _pairs, _split_merge, _state
+from . import _active, _collapsed, _density, _moves, _pairs, _split_merge, _state, _sweeps
 from . import _clusters as clusters
 from ._collapsed import sample_components
 from ._method import Method
-from ._run import Progress, run_chains, stack
+from ._run import Progress, stack
 from .gibbs import conjugate_prior, keeps, with_allocations
 
 WORK = 20_000_000
@@ -92,36 +92,23 @@ def run(
     begun = time.perf_counter() - begun
     label_type = np.min_scalar_type(num_components - 1)
 
-    def draw(state, key, points):
-        def body(i, carry):
-            state, accepted = carry
-            state = step(random.fold_in(key, i), state, points, prior, posterior, split_merges, pair_moves)
-            return state, accepted + state.accepted
+    sweep = lambda key, state, points: step(key, state, points, prior, posterior, split_merges, pair_moves)
 
-        state, accepted = jax.lax.fori_loop(0, thin, body, (state, jnp.zeros((), int)))
-        active = (jnp.zeros(num_components, int).at[state.labels].add(1) > 0).sum()
-        labels = state.labels.astype(label_type) if keep else jnp.zeros(0, label_type)
-        return state, (state.parameters, active, accepted, labels)
+    def look(state, points):
+        occupied = (jnp.zeros(num_components, int).at[state.labels].add(1) > 0).sum()
+        return state.parameters, occupied, state.labels.astype(label_type) if keep else jnp.zeros(0, label_type)
 
-    chunk = lambda state, keys, points: jax.lax.scan(lambda s, key: draw(s, key, points), state, keys)
-    warm, total = -(-warmup // thin), -(-warmup // thin) + draws_per_chain
-    step_keys = random.split(key_chain, (chains, -(-total // length), length))
+    plan = _sweeps.schedule(key_chain, chains, warmup, draws_per_chain, thin, length)
+    name = "blocked_gibbs", thin, split_merges, pair_moves, keep
     compiled, compile_seconds = posterior.compile(
-        ("blocked_gibbs", thin, split_merges, pair_moves, keep), chunk, starts[0], step_keys[0, 0], points
+        name, _sweeps.chunk(sweep, look, thin), starts[0], plan.keys[0, 0], points
     )
-
-    def chain(index, advance):
-        state, out = starts[index], []
-        for begin, keys in zip(range(0, total, length), step_keys[index], strict=True):
-            state, some = compiled(state, keys, points)
-            out.append(jax.device_get(some))
-            phase = "warm-up" if begin < warm else "sampling"
-            active = int(np.median(out[-1][1]))
-            advance(min(length, total - begin), f"chain {index + 1} {phase}, {active} components active")
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[warm:total], *out)
-
-    results, run_seconds = run_chains(chain, chains, total, progress)
-    parameters, active, accepted = stack([r[:3] for r in results])
+    one = lambda state, keys: compiled(state, keys, points)
+    note = lambda some: f"{int(np.median(some[0][1]))} components occupied"
+    results, run_seconds = _sweeps.run(plan, starts, lambda: one, note, progress)
+    cut = lambda *parts: np.concatenate(parts)[plan.warm : plan.total]
+    joined = [jax.tree.map(cut, *parts) for parts in results]
+    parameters, occupied, accepted = stack([(*looks[:2], accepted) for looks, accepted in joined])
     tree = draws.build(
         posterior,
         parameters,
@@ -129,10 +116,10 @@ def run(
         compile_seconds=start_seconds + compile_seconds,
         run_seconds=begun + run_seconds,
         moves_labels=True,
-        sample_stats={"occupied_clusters": np.asarray(active)}
+        sample_stats={"occupied_clusters": np.asarray(occupied)}
         | ({"accepted_moves": np.asarray(accepted)} if split_merges else {}),
     )
-    return with_allocations(tree, np.stack([r[3] for r in results]), num_components) if keep else tree
+    return with_allocations(tree, np.stack([looks[2] for looks, _ in joined]), num_components) if keep else tree
 
 
 def checked(posterior: Posterior) -> Conjugate:
@@ -154,11 +141,11 @@ def start(key: Array, points: Array, prior: Conjugate, posterior: Posterior) -> 
     state = _at_random(key_start, subset(keys[0], min(STAGES)), prior, posterior)
     for key, (size, sweeps) in zip(keys, STAGES.items(), strict=True):
         if size < len(points):
-            state = _sweeps(key, state, subset(key, size), sweeps, prior, posterior)
+            state = _swept(key, state, subset(key, size), sweeps, prior, posterior)
     return State(state.parameters, jnp.zeros(len(points), int), jnp.zeros((), int))
 
 
-def _sweeps(key: Array, state: State, points: Array, times: int, prior: Conjugate, posterior: Posterior) -> State:
+def _swept(key: Array, state: State, points: Array, times: int, prior: Conjugate, posterior: Posterior) -> State:
     """`times` sweeps with `EARLY_MOVES`; allocations of other points than these are forgotten."""
     state = State(state.parameters, jnp.zeros(len(points), int), jnp.zeros((), int))
     sweep = lambda i, now: step(random.fold_in(key, i + 1), now, points, prior, posterior, *EARLY_MOVES)

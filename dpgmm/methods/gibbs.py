@@ -13,9 +13,9 @@ from jax import Array, random
 from .. import draws
 from ..errors import InputError, at_least
 from ..model.posterior import Conjugate, Posterior
-from . import _collapsed
+from . import _collapsed, _sweeps
 from ._method import Method
-from ._run import Progress, run_chains, stack
+from ._run import Progress, stack
 
 WORK = 200_000
 """Observations seated between two looks at the progress bar, at Ctrl-C and at the slots, at most 100 draws."""
@@ -74,29 +74,18 @@ def run(
     starts = [start(k, points) for k in random.split(key_start, chains)]
     programs = _Programs(posterior, prior, points, (thin, split_merges, algorithm), length, keep)
     programs.compile(SLOTS, starts[0])
-    warm, total = -(-warmup // thin), -(-warmup // thin) + draws_per_chain
-    step_keys = random.split(key_chain, (chains, -(-total // length), length))
-
-    def chain(index, advance):
-        state, slots, out = starts[index], SLOTS, []
-        for begin, keys in zip(range(0, total, length), step_keys[index], strict=True):
-            while (result := programs.compile(slots, state)(state, keys, points))[0].full:
-                slots *= 2
-            state, some = result
-            out.append(jax.device_get(some))
-            clusters = (out[-1][0].statistics[0] > 0).sum(axis=-1)
-            phase = "warm-up" if begin < warm else "sampling"
-            advance(min(length, total - begin), f"chain {index + 1} {phase}, {int(np.median(clusters))} clusters")
-        return out
-
+    plan = _sweeps.schedule(key_chain, chains, warmup, draws_per_chain, thin, length)
+    note = lambda some: f"{int(np.median((some[0][0].statistics[0] > 0).sum(axis=-1)))} clusters"
     before = programs.seconds
-    results, run_seconds = run_chains(chain, chains, total, progress)
+    results, run_seconds = _sweeps.run(plan, starts, programs.chunks, note, progress)
     run_seconds = max(0.0, run_seconds - (programs.seconds - before))  # Slots doubled on the way were compiled then.
     # One more than clusters: the last component takes what the others leave.
-    most = 1 + max((some[0].statistics[0] > 0).sum(axis=-1).max() for parts in results for some in parts)
+    most = 1 + max((some[0][0].statistics[0] > 0).sum(axis=-1).max() for parts in results for some in parts)
     width = max(most, int(posterior.options["truncation"]))
-    joined = [jax.tree.map(lambda *a: np.concatenate(a)[warm:total], *(_resized(s, width) for s in r)) for r in results]
-    kept, labels, accepted = stack([j[0] for j in joined]), [j[1] for j in joined], np.stack([j[2] for j in joined])
+    cut = lambda *a: np.concatenate(a)[plan.warm : plan.total]
+    joined = [jax.tree.map(cut, *(_resized(s, width) for s in r)) for r in results]
+    kept, labels = stack([looks[0] for looks, _ in joined]), [looks[1] for looks, _ in joined]
+    accepted = np.stack([accepted for _, accepted in joined])
     keys = random.split(key_draw, (chains, draws_per_chain))
     sample = lambda pair: _collapsed.parameters(pair[0], pair[1], prior)
     every = lambda *pair: jax.lax.map(lambda row: jax.lax.map(sample, row), pair)
@@ -169,34 +158,41 @@ class _Programs:
         self.seconds += seconds
         return compiled
 
+    def chunks(self) -> _sweeps.Chunk:
+        """The chunk function of a chain, which doubles its slots where clusters outnumber them, and runs again."""
+        slots = SLOTS
+
+        def one(state, keys):
+            nonlocal slots
+            while (result := self.compile(slots, state)(state, keys, self.points))[0].full:
+                slots *= 2
+            return result
+
+        return one
+
     def _chunk(self, slots: int):
         label_type = np.min_scalar_type(slots - 1)
         thin, split_merges, algorithm = self.moves
+        step = lambda key, state, points: _collapsed.step(
+            key, state, points, self.prior, slots, split_merges, algorithm
+        )
 
-        def draw(state, key, points):
-            def body(i, carry):
-                state, accepted = carry
-                state = _collapsed.step(
-                    random.fold_in(key, i), state, points, self.prior, slots, split_merges, algorithm
-                )
-                return state, accepted + state.accepted
-
-            state, accepted = jax.lax.fori_loop(0, thin, body, (state, jnp.zeros((), int)))
+        def look(state, points):
             labels = state.labels.astype(label_type) if self.keep else jnp.zeros(0, label_type)
-            return state, (_collapsed.kept(state, points, self.prior, slots), labels, accepted)
+            return _collapsed.kept(state, points, self.prior, slots), labels
 
-        return lambda state, keys, points: jax.lax.scan(lambda s, key: draw(s, key, points), state, keys)
+        return _sweeps.chunk(step, look, thin)
 
 
 def _resized(some, width: int):
     """Draws with `width` clusters each: empty ones, which come last, are cut or added."""
-    kept, labels, accepted = some
+    (kept, labels), accepted = some
 
     def resize(a):
         a = a[:, :width]
         return np.pad(a, ((0, 0), (0, width - a.shape[1]), *((0, 0),) * (a.ndim - 2)))
 
-    return kept._replace(statistics=tuple(map(resize, kept.statistics))), labels, accepted
+    return (kept._replace(statistics=tuple(map(resize, kept.statistics))), labels), accepted
 
 
 METHOD = Method(

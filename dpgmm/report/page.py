@@ -19,7 +19,7 @@ from ..draws import answer
 from ..labels import summary as labelling
 from ..labels.summary import Labelling
 from ..partitions import Partition, num_clusters
-from . import label_plots, pair_plots, plots, views
+from . import files, label_plots, pair_plots, plots, views
 from .views import View
 
 LARGEST = 12
@@ -47,13 +47,15 @@ def write(
 
 def render(template: str, path: Path, **content: Any) -> Path:
     """Write a page of dpgmm/report/templates, whole or not at all. Returns the path."""
+    return files.write(path, rendered(template, **content))
+
+
+def rendered(template: str, **content: Any) -> str:
+    """A page of dpgmm/report/templates."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dpgmm.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    page = environment.get_template(template).render(**content)
-    partial = path.with_suffix(".partial")
-    partial.write_text(page, encoding="utf-8")
-    return partial.replace(path)
+    return environment.get_template(template).render(**content)
 
 
 def _answer(believed: Answer) -> dict[str, Any]:

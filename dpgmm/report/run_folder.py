@@ -13,22 +13,22 @@ from .. import diagnostics, draws
 from ..diagnostics.agreement import agreement
 from ..diagnostics.answer import Answer, believe
 from ..labels import summary as labelling
-from . import page, terminal
+from . import files, page, terminal
 
 
 def leave(folder: Path, trees: dict, settings: dict[str, Any]) -> None:
     """The answer, tables, summary.csv, agreement.csv, run.json and report.html of the methods that finished."""
     found = {name: diagnostics.diagnose(tree) for name, tree in trees.items()}
     summary = pd.DataFrame([diagnostics.summary_row(tree, found[name]) for name, tree in trees.items()])
-    summary.to_csv(folder / "summary.csv", index=False)
+    files.write_table(folder / "summary.csv", summary)
     agreed = agreement(trees, found)
-    agreed.table.to_csv(folder / "agreement.csv", index=False)
+    files.write_table(folder / "agreement.csv", agreed.table)
     with terminal.console.status("labels and report"):
         labels = {name: labelling.study(tree) for name, tree in trees.items()}
         relabelled = {name: of.relabelling.draws for name, of in labels.items() if of.relabelling is not None}
         answer = believe(trees, found, agreed, relabelled)
         run = settings | _record(trees) | {"answer": _words(answer), "agreement": agreed.sentence}
-        (folder / "run.json").write_text(json.dumps(run, indent=1))
+        files.write_json(folder / "run.json", files.finite(run))
         path = page.write(folder / "report.html", trees, found, labels, run, answer, agreed)
     terminal.print_answer(answer, agreed.sentence)
     terminal.print_table(summary.set_index("method").T.reset_index(names=""), "One model, several methods")

@@ -1,6 +1,5 @@
 """What the studies in comparisons/ share: a bar of progress, and the page of conclusions they leave."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from . import files
 from . import page as report
 
 PIPE = 170
@@ -71,19 +71,25 @@ def leave(
     Every number must be finite or None: JSON knows no others.
     """
     console = wide_console()
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / f"{name}.json.partial"
-    partial.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     parts = [s._replace(pictures=[(report.png(p.canvas), p.caption) for p in s.pictures])._asdict() for s in sections]
     content = {"title": title, "question": question, "conclusions": conclusions, "sections": parts}
-    path = report.render("study.html.j2", out / f"{name}.html", **content)
-    partial.replace(out / f"{name}.json")
+    path = leave_page(out, name, "study.html.j2", numbers, **content)
     for section in sections:
         console.print(_table(section))
     for sentence in conclusions:
         console.print(f"- {sentence}")
     console.print(f"Page: {path}")
     return path
+
+
+def leave_page(out: Path, name: str, template: str, record: Any, **content: Any) -> Path:
+    """Write ``NAME.json`` and the page ``NAME.html``: both or neither, and each whole. Returns the page's path.
+
+    `record`: what the JSON file holds; every number must be finite or None. `content`: what the template asks for.
+    """
+    text = report.rendered(template, **content)
+    files.write_json(out / f"{name}.json", record)
+    return files.write(out / f"{name}.html", text)
 
 
 def _table(section: Section) -> Table:

@@ -1,0 +1,49 @@
+"""The conjugate prior that draws were made under, by value: two models of one name need not be one model."""
+
+import json
+
+import numpy as np
+import xarray as xr
+
+from ..densities.concentration import Concentration
+from ..densities.gaussian import BaseMeasure
+from ..model.posterior import Conjugate, Hyperprior
+
+NONE = "null"
+
+
+def serialised(prior: Conjugate | None) -> str:
+    """The prior as JSON; `NONE` for a model that states none."""
+    if prior is None:
+        return NONE
+    listed = lambda fields: {name: np.asarray(value).tolist() for name, value in fields.items()}
+    factors = np.asarray(prior.base.scale_tril)
+    diagonals = np.diagonal(factors, axis1=-2, axis2=-1)
+    # A file's attributes are small, and factors in many dimensions are not; most are diagonal.
+    alone = np.array_equal(factors, _diagonal(diagonals))
+    return json.dumps(
+        {
+            "base": listed(prior.base._asdict() | {"scale_tril": diagonals if alone else factors}),
+            "concentration": listed(prior.concentration._asdict()),
+            "weights": prior.weights,
+            "hyperprior": None if prior.hyperprior is None else listed(prior.hyperprior._asdict()),
+            "covariance": prior.covariance,
+        }
+    )
+
+
+def of(draws: xr.DataTree) -> Conjugate | None:
+    """The prior that draws record, inverse of `serialised`; None where they record none, as draws from elsewhere."""
+    told = json.loads(draws.attrs.get("prior", NONE))
+    if told is None:
+        return None
+    base = BaseMeasure(**{name: np.asarray(value, float) for name, value in told["base"].items()})
+    if base.scale_tril.ndim == 2:
+        base = base._replace(scale_tril=_diagonal(base.scale_tril))
+    hyperprior = None if told["hyperprior"] is None else Hyperprior(**told["hyperprior"])
+    return Conjugate(base, Concentration(**told["concentration"]), told["weights"], hyperprior, told["covariance"])
+
+
+def _diagonal(rows: np.ndarray) -> np.ndarray:
+    """Diagonal matrices ``(..., d, d)`` of their diagonals ``(..., d)``."""
+    return rows[..., None] * np.eye(rows.shape[-1])
