@@ -1,10 +1,9 @@
 """A No-U-Turn transition of the stick-breaking model: right as it is, and wrong with each planted bug."""
 
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from joint import (
     Check,
     components,
@@ -14,10 +13,11 @@ from joint import (
     points_of,
     stick_weights,
 )
-from numpyro.infer.hmc import hmc
 
 from dpgmm import Dataset, load_model
 from dpgmm.densities import mixture, sticks
+from dpgmm.methods import _plain
+from dpgmm.model.posterior import Arrays, Posterior
 
 POSTERIOR = load_model("stick_breaking")(Dataset(np.array([-1.0, 0.4, 2.0])), truncation=2, shape=2.0, rate=1.0)
 STEP_SIZE, DEPTH = 0.2, 4
@@ -34,24 +34,16 @@ def of_model(rng):
     return {"u": jax.device_get(to_coordinates(sites)), "points": points}
 
 
-def jacobian(u):
-    return POSTERIOR.constrain(u)[1]
-
-
-def likelihood(parameters, points):
-    return mixture.log_likelihood(*POSTERIOR.mixture(parameters), points)
-
-
-def target(u, points):
-    parameters = POSTERIOR.constrain(u)[0]
-    return POSTERIOR.log_prior(parameters) + likelihood(parameters, points) + jacobian(u)
+START = jax.tree.map(jnp.asarray, POSTERIOR.unconstrain(POSTERIOR.initial(jax.random.PRNGKey(0))))
+SETTINGS = _plain.Settings(0, 0.8, DEPTH, False, False, STEP_SIZE)
 
 
 def nuts_step(key, s):
-    """One transition of fixed step size, as in the method but for adaptation."""
-    init, sample = hmc(lambda u: -target(u, s["points"]), algo="NUTS")
-    options = {"num_warmup": 0, "step_size": STEP_SIZE, "adapt_step_size": False, "adapt_mass_matrix": False}
-    return {"u": sample(init(s["u"], max_tree_depth=DEPTH, rng_key=key, **options)).z}
+    """One transition of fixed step size: the method's own functions, but for adaptation."""
+    data = Arrays(s["points"], jnp.ones(len(s["points"])))
+    kernel = _plain.kernel(POSTERIOR, ravel_pytree(START)[1])
+    state = _plain.init(key, ravel_pytree(s["u"])[0], data, kernel, SETTINGS)
+    return {"u": kernel.unravel(_plain.step(state, data, POSTERIOR, kernel, SETTINGS)[0].z)}
 
 
 def look_at_coordinates(s):
@@ -70,7 +62,11 @@ def look_at_coordinates(s):
 
 
 def no_jacobian(f, on):
-    return lambda u: jnp.where(on, 0.0, f(u))
+    def wrong(self, u):
+        parameters, log_jacobian = f(self, u)
+        return parameters, jnp.where(on, 0.0, log_jacobian)
+
+    return wrong
 
 
 def likelihood_too_weak(f, on):
@@ -81,15 +77,13 @@ def log_a_dropped(f, on):
     return lambda logits, a: f(logits, a) - on * logits.shape[-1] * jnp.log(a)
 
 
-HERE = sys.modules[__name__]
-
 NUTS = Check(
     of_model,
     nuts_step,
     look_at_coordinates,
     [
-        (HERE, "jacobian", no_jacobian),
-        (HERE, "likelihood", likelihood_too_weak),
+        (Posterior, "constrain", no_jacobian),
+        (mixture, "log_likelihood", likelihood_too_weak),
         (sticks, "log_density_logits", log_a_dropped),
     ],
     steps=3,

@@ -6,24 +6,20 @@ therefore take turns with moves that can (`dpgmm.methods._moves`): size-biased o
 and late sticks drawn anew, splits and mergers. ``moves="none"`` is plain NUTS: its failure is worth seeing.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
-from numpyro.infer.hmc import hmc
-from numpyro.infer.hmc_util import dual_averaging
 
 from .. import draws
 from ..errors import InputError, at_least
 from ..model import reordering
 from ..model.posterior import Arrays, Parameters, Posterior
-from . import _moves, _permute, _state, blocked_gibbs
+from . import _adaptive, _moves, _plain, _state
 from ._method import Method
 from ._run import Progress, constrained, dispersed, run_chains, stack
 
@@ -36,8 +32,6 @@ SWEPT = 2_000
 """Points of weight one, at most, that a transition also allocates to components."""
 REFRESHES = 1
 """Proposals a transition to draw empty components and late sticks anew."""
-FIRST_STEP = 0.4
-"""Step size to begin with, in units of a transition's own metric."""
 
 
 class Sampler(NamedTuple):
@@ -103,7 +97,8 @@ def run(
         settings = _moves.Settings(active, split_merges, REFRESHES, depth)
         sampler = with_moves(posterior, settings, warmup * thin, target_accept, sweep)
     else:
-        sampler = plain(posterior, starts, warmup * thin, target_accept, depth, dense_mass, moves == "swaps")
+        settings = _plain.Settings(warmup * thin, target_accept, depth, dense_mass, moves == "swaps")
+        sampler = plain(posterior, starts, settings)
     results, compile_seconds, run_seconds = _run(
         posterior, sampler, key_chain, starts, data, warmup, draws_per_chain, thin, progress
     )
@@ -176,100 +171,38 @@ def _joined(name: str, every: Array) -> Array:
     return every.any() if every.dtype == bool else every.sum()
 
 
-class _Adaptive(NamedTuple):
-    """State of `with_moves`: that of `_moves`, the key, how many transitions still adapt, and of dual averaging."""
-
-    state: _state.State
-    key: Array
-    left: Array
-    averaging: Any
-
-
 def with_moves(
     posterior: Posterior, settings: _moves.Settings, adapt: int, target_accept: float, sweep: bool
 ) -> Sampler:
-    """NUTS with all moves. The step size is adapted in the first `adapt` transitions, by dual averaging.
-
-    With `sweep` a transition ends with a sweep of blocked Gibbs sampling, for few points of weight one.
-    """
-    begin, update = dual_averaging()
-
-    def init(key, start, _):
-        state = _state.state_of(posterior.constrain(start)[0], posterior)
-        first = math.log(FIRST_STEP)
-        # Step size, average, and average gradient so far, of nothing; it is drawn towards larger steps.
-        averaging = (jnp.asarray(first), jnp.asarray(first), *begin(math.log(10 * FIRST_STEP))[2:])
-        return _Adaptive(state, key, jnp.asarray(adapt), averaging)
-
-    def step(now, data):
-        key, key_step = random.split(now.key)
-        log_step = jnp.where(now.left > 0, *now.averaging[:2])
-        state, info = _moves.step(key_step, now.state, data, jnp.exp(log_step), posterior, settings)
-        if sweep:
-            state = swept(random.fold_in(key_step, 1), state, data)
-        averaging = update(target_accept - info.nuts.acceptance_rate, now.averaging)
-        averaging = jax.tree.map(lambda new, old: jnp.where(now.left > 0, new, old), averaging, now.averaging)
-        stats = info.nuts._asdict() | {"step_size": jnp.exp(log_step)}
-        stats |= {name: getattr(info, name).astype(int) for name in ("label_moves", "tail_moves", "split_merges")}
-        return _Adaptive(state, key, now.left - 1, averaging), stats
-
-    def swept(key, state, data):
-        labels, sites = jnp.zeros(len(data.points), int), _state.parameters_of(state, posterior)
-        given = blocked_gibbs.State(sites, labels)
-        prior = _state.conjugate_of(posterior)
-        return _state.state_of(blocked_gibbs.step(key, given, data.points, prior, posterior).parameters, posterior)
+    """NUTS with all moves (`_adaptive`)."""
 
     def parameters(kept):
         every = jax.vmap(jax.vmap(lambda s: _state.parameters_of(s, posterior)))
         return posterior.compile(("nuts, parameters",), every, kept)[0](kept)
 
-    return Sampler(("nuts, all moves", settings, target_accept, sweep), init, step, lambda now: now.state, parameters)
+    return Sampler(
+        ("nuts, all moves", settings, target_accept, sweep),
+        lambda key, start, _: _adaptive.init(key, start, posterior, adapt),
+        lambda now, data: _adaptive.step(now, data, posterior, settings, target_accept, sweep),
+        lambda now: now.state,
+        parameters,
+    )
 
 
-def plain(
-    posterior: Posterior,
-    starts: Parameters,
-    adapt: int,
-    target_accept: float,
-    max_tree_depth: int,
-    dense_mass: bool,
-    swaps: bool,
-) -> Sampler:
-    """NumPyro's NUTS on all unconstrained coordinates, with or without swaps of labels."""
+def plain(posterior: Posterior, starts: Parameters, settings: _plain.Settings) -> Sampler:
+    """NumPyro's NUTS on all unconstrained coordinates, with or without swaps of labels (`_plain`)."""
     # One flat vector of coordinates: the sampler's own work is per array, and outweighs that of a small model.
     unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], starts))[1]
-    potential = lambda data: lambda u: -posterior.on(data).log_density(unravel(u))
-    name = "nuts", adapt, target_accept, max_tree_depth, dense_mass, swaps
-    # The sampler's second function knows what the first was given: the pair is kept, as their programs are.
-    begin, transition = posterior.keep(name, lambda: hmc(potential_fn_gen=potential, algo="NUTS"))
-
-    def init(key, start, data):
-        adaptation = {"target_accept_prob": target_accept, "dense_mass": dense_mass, "max_tree_depth": max_tree_depth}
-        return begin(ravel_pytree(start)[0], adapt, **adaptation, model_args=(data,), rng_key=key)
-
-    def swapped(state, data):
-        key, key_labels = random.split(state.rng_key)
-        parameters = posterior.constrain(unravel(state.z))[0]
-        new, accepted = _permute.swap(key_labels, parameters, posterior)
-        z = jnp.where(accepted > 0, ravel_pytree(posterior.unconstrain(new))[0], state.z)
-        energy, gradient = jax.value_and_grad(potential(data))(z)
-        return state._replace(z=z, potential_energy=energy, z_grad=gradient, rng_key=key), accepted
-
-    def step(state, data):
-        state = transition(state, (data,), {})
-        stats = {
-            "diverging": state.diverging,
-            "n_steps": state.num_steps,
-            "energy": state.energy,
-            "acceptance_rate": state.accept_prob,
-            "step_size": state.adapt_state.step_size,
-        }
-        if swaps:
-            state, accepted = swapped(state, data)
-            stats["label_moves"] = accepted
-        return state, stats
-
-    return Sampler(name, init, step, lambda state: state.z, lambda kept: constrained(posterior, kept, 2, unravel))
+    name = "nuts", *settings
+    # NumPyro's second function knows what the first was given: the pair is kept, as their programs are.
+    kernel = posterior.keep(name, lambda: _plain.kernel(posterior, unravel))
+    return Sampler(
+        name,
+        lambda key, start, data: _plain.init(key, ravel_pytree(start)[0], data, kernel, settings),
+        lambda state, data: _plain.step(state, data, posterior, kernel, settings),
+        lambda state: state.z,
+        lambda kept: constrained(posterior, kept, 2, unravel),
+    )
 
 
 METHOD = Method(
