@@ -5,6 +5,8 @@ coordinates. A mode depends on the parametrisation: it is one of the density of 
 exponential, means and Cholesky factors, as the model states them. It is a point estimate and no posterior.
 """
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +16,16 @@ from jax import Array
 
 from .. import draws
 from ..errors import at_least
-from ..model.posterior import Posterior
+from ..model.posterior import Arrays, Parameters, Posterior
 from ._method import Method
 from ._run import Progress, constrained, dispersed, run_chains
+
+
+class State(NamedTuple):
+    """Unconstrained coordinates, and what the optimiser remembers."""
+
+    position: Parameters
+    memory: Any
 
 
 def run(
@@ -40,23 +49,13 @@ def run(
     stride = max(1, steps // snapshots)
     num_strides = -(-steps // stride)
 
-    def loss(unconstrained, data):
-        return -posterior.on(data).log_joint(posterior.constrain(unconstrained)[0])
-
     def advance_all(states, data):
         """One stride of every restart: the snapshot is taken before it."""
-
-        def step(state, _):
-            unconstrained, memory = state
-            value, gradient = jax.value_and_grad(loss)(unconstrained, data)
-            update, memory = optimiser.update(gradient, memory)
-            return (optax.apply_updates(unconstrained, update), memory), value
-
-        scan = jax.vmap(lambda state: jax.lax.scan(step, state, length=stride))
-        return *scan(states), states[0]
+        one = lambda state: jax.lax.scan(lambda s, _: step(s, data, posterior, optimiser), state, length=stride)
+        return *jax.vmap(one)(states), states.position
 
     starts, data = dispersed(posterior, key, restarts), posterior.arrays()
-    states = starts, jax.vmap(optimiser.init)(starts)
+    states = jax.vmap(lambda position: init(position, optimiser))(starts)
     compiled, compile_seconds = posterior.compile(("map", steps, learning_rate, stride), advance_all, states, data)
 
     def all_restarts(_, advance):
@@ -66,7 +65,7 @@ def run(
             losses.append(np.asarray(values))
             path.append(before)
             advance(stride, f"best log joint {-np.min(losses[-1][:, -1]):.1f}")
-        return state[0], np.concatenate(losses, axis=1), [*path, state[0]]
+        return state.position, np.concatenate(losses, axis=1), [*path, state.position]
 
     [(final, losses, path)], run_seconds = run_chains(all_restarts, 1, steps, progress)
     modes = jax.tree.map(lambda leaf: leaf[:, None], constrained(posterior, final, 1))
@@ -79,6 +78,24 @@ def run(
         run_seconds=run_seconds,
         optimisation=draws.paths(posterior, losses, history, np.arange(num_strides + 1) * stride),
     )
+
+
+def init(position: Parameters, optimiser: optax.GradientTransformation) -> State:
+    """The state at unconstrained coordinates."""
+    return State(position, optimiser.init(position))
+
+
+def step(
+    state: State, data: Arrays, posterior: Posterior, optimiser: optax.GradientTransformation
+) -> tuple[State, Array]:
+    """One step down the gradient of minus the log joint in the unconstrained coordinates, and its value before, nats.
+
+    The density is that of the constrained parameters: without a Jacobian, so that the mode is that of the model as stated.
+    """
+    loss = lambda u: -posterior.on(data).log_joint(posterior.constrain(u)[0])
+    value, gradient = jax.value_and_grad(loss)(state.position)
+    update, memory = optimiser.update(gradient, state.memory)
+    return State(optax.apply_updates(state.position, update), memory), value
 
 
 METHOD = Method("map", run, kind="point", quick={"restarts": 4, "steps": 600}, colour="#0072B2", usual=True)
