@@ -299,7 +299,7 @@ def test_k_hat_is_the_tail_of_the_weights():
     found = calibration.k_hat(weighted(np.stack([0.3 * e, 1.2 * e, np.log1p(np.exp(-e))])))
     np.testing.assert_allclose(found[:2], [0.3, 1.2], atol=0.1)
     assert found[2] < 0.1
-    with pytest.raises(InputError, match="draws by unknown have no sample_stats/log_weight; give draws of a guide, such as svi"):
+    with pytest.raises(InputError, match="draws by unknown have no sample_stats/log_weight; give draws of a guide"):
         calibration.k_hat(xr.DataTree())
 
 

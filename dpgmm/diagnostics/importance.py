@@ -18,7 +18,9 @@ def k_hat(draws: xr.DataTree) -> np.ndarray:
     stats = draws["sample_stats"].to_dataset() if "sample_stats" in draws.children else {}
     if "log_weight" not in stats:
         method = draws.attrs.get("method", "unknown")
-        raise InputError(f"k_hat: draws by {method} have no sample_stats/log_weight; give draws of a guide, such as svi")
+        raise InputError(
+            f"k_hat: draws by {method} have no sample_stats/log_weight; give draws of a guide, such as svi"
+        )
     # psislw takes log likelihoods, of which importance weights are the inverse.
     rows = stats["log_weight"].transpose("chain", "draw").values
     return np.array([float(array_stats.psislw(row.max() - row)[1]) for row in rows])

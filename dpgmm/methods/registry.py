@@ -147,15 +147,15 @@ def returned(tree: Any, method: Method) -> xr.DataTree:
     """What a method returned, if it is draws in the schema. Raises `InputError` otherwise."""
     if not isinstance(tree, xr.DataTree) or "options" not in tree.attrs:
         found = "a DataTree that it did not make" if isinstance(tree, xr.DataTree) else type(tree).__name__
-        raise InputError(
-            f"{method.where}: run(...) of {method.name} returned {found}; return dpgmm.draws.build(...)"
-        )
+        raise InputError(f"{method.where}: run(...) of {method.name} returned {found}; return dpgmm.draws.build(...)")
     draws.check(tree, method.where)
     if method.kind == "guide" and "log_weight" not in tree["sample_stats"]:
         raise InputError(
             f"{method.where}: the draws of {method.name}, a guide, need sample_stats/log_weight, their log importance"
             " weights"
         )
-    if "optimisation" in tree.children and not {"loss", "weights", "snapshot_step"} <= set(tree["optimisation"].variables):
+    if "optimisation" in tree.children and not {"loss", "weights", "snapshot_step"} <= set(
+        tree["optimisation"].variables
+    ):
         raise InputError(f"{method.where}: make the group optimisation of {method.name} by dpgmm.draws.paths(...)")
     return tree
