@@ -69,6 +69,8 @@ def run(
     tree = returned(method.run(posterior, key, progress=progress, **given), method)
     if not tree.attrs["run_seconds"]:  # It did not say.
         tree.attrs["run_seconds"] = time.perf_counter() - begun - tree.attrs["compile_seconds"]
+    if method.kind == "guide" and "elbo" not in tree.attrs:
+        tree.attrs["elbo"] = tree["sample_stats"]["log_weight"].values.mean(axis=1)
     options = json.loads(tree.attrs["options"])
     options["method"] = method.bound(given) | options["method"]
     tree.attrs |= {
