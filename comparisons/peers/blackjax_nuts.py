@@ -9,7 +9,7 @@ from jax import random
 import dpgmm
 
 try:
-    import blackjax
+    import blackjax  # pyright: ignore[reportMissingImports]  # of the extra
 except ImportError as error:
     raise dpgmm.InputError("method blackjax_nuts needs blackjax: pip install dpgmm-suite[peers]") from error
 

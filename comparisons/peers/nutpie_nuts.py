@@ -11,8 +11,8 @@ from jax.flatten_util import ravel_pytree
 import dpgmm
 
 try:
-    import nutpie
-    from nutpie.compiled_pyfunc import from_pyfunc
+    import nutpie  # pyright: ignore[reportMissingImports]  # of the extra
+    from nutpie.compiled_pyfunc import from_pyfunc  # pyright: ignore[reportMissingImports]
 except ImportError as error:
     raise dpgmm.InputError("method nutpie_nuts needs nutpie: pip install dpgmm-suite[peers]") from error
 

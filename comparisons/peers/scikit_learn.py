@@ -41,10 +41,10 @@ def run(posterior, key, *, max_iter=2_000, restarts=4, draws_per_restart=1_000, 
         `restarts`: starts, of which the best is kept.
         `draws_per_restart`: draws of its q.
     """
-    (shape, rate), base = posterior.conjugate.concentration, posterior.conjugate.base
+    prior, base = posterior.conjugate.concentration, posterior.conjugate.base
     root = np.asarray(base.scale_tril[0])
     fitted = BayesianGaussianMixture(
-        n_components=posterior.options["truncation"], weight_concentration_prior=shape / rate,
+        n_components=posterior.options["truncation"], weight_concentration_prior=prior.shape / prior.rate,
         mean_prior=np.asarray(base.mean), mean_precision_prior=float(base.kappa),
         degrees_of_freedom_prior=float(base.df), covariance_prior=root @ root.T,
         n_init=restarts, max_iter=max_iter, random_state=int(key[-1]),
@@ -53,7 +53,7 @@ def run(posterior, key, *, max_iter=2_000, restarts=4, draws_per_restart=1_000, 
     roots = np.linalg.cholesky(fitted.covariances_ * df[:, None, None])[:, None]
     q = jax.tree.map(jnp.asarray, gaussian.BaseMeasure(fitted.means_, fitted.mean_precision_, df, roots))
     keys, sticks = random.split(key, draws_per_restart), jnp.stack(fitted.weight_concentration_)[:, :-1]
-    every = lambda keys, *of: jax.lax.map(lambda key: draw(key, *of, posterior.conjugate.concentration), keys)
+    every = lambda keys, sticks, q: jax.lax.map(lambda key: draw(key, sticks, q, prior), keys)
     compiled, _ = posterior.compile("scikit_learn", every, keys, sticks, q)
     parameters, log_q = jax.tree.map(lambda leaf: leaf[None], compiled(keys, sticks, q))  # one chain
     tree = dpgmm.draws.build(posterior, parameters)

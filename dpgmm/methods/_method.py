@@ -5,7 +5,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import xarray as xr
 
@@ -51,9 +51,9 @@ class Method:
         if not callable(self.run):
             raise InputError(f"method {self.name}: run must be a function, found {type(self.run).__name__}")
         for field, allowed in {"kind": Kind, "target": Target}.items():
-            if getattr(self, field) not in allowed.__args__:
+            if getattr(self, field) not in get_args(allowed):
                 raise InputError(
-                    f"method {self.name}: no {field} {getattr(self, field)!r}; there are {', '.join(allowed.__args__)}"
+                    f"method {self.name}: no {field} {getattr(self, field)!r}; there are {', '.join(get_args(allowed))}"
                 )
         self._check_signature()
         if not re.fullmatch("#[0-9a-fA-F]{6}", self.colour):

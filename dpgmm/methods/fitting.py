@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import xarray as xr
 from jax import Array
 
@@ -70,7 +71,7 @@ def run(
     if not tree.attrs["run_seconds"]:  # It did not say.
         tree.attrs["run_seconds"] = time.perf_counter() - begun - tree.attrs["compile_seconds"]
     if method.kind == "guide" and "elbo" not in tree.attrs:
-        tree.attrs["elbo"] = tree["sample_stats"]["log_weight"].values.mean(axis=1)
+        tree.attrs["elbo"] = np.asarray(tree["sample_stats"]["log_weight"]).mean(axis=1)
     options = json.loads(tree.attrs["options"])
     options["method"] = method.bound(given) | options["method"]
     tree.attrs |= {
