@@ -374,7 +374,7 @@ def test_the_study_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_the_study_runs(tmp_path):
     rows = load("calibration", "comparisons").run(tmp_path, quick=True)
-    assert {r["method"] for r in rows} == set(REGISTRY)
+    assert {"map", "svi", "nuts", "gibbs", "blocked_gibbs"} <= {r["method"] for r in rows} <= set(REGISTRY)
     record = json.loads((tmp_path / "calibration.json").read_text())
     assert [r["verdict"] for r in record if r["method"] == "map"] == ["point estimate: no posterior"]
     assert "<img" in (tmp_path / "calibration.html").read_text()
