@@ -315,7 +315,10 @@ def _fit(posterior, name: str, seed: int, compression: bool, options: dict[str, 
         def progress(done: int, total: int, note: str) -> None:
             bar.update(task, completed=done, total=total, note=note)
 
-        return fit_posterior(posterior, name, seed=seed, compression=compression, progress=progress, **options)
+        tree = fit_posterior(posterior, name, seed=seed, compression=compression, progress=progress, **options)
+        if bar.tasks[0].total is None:  # A method that reports nothing.
+            bar.update(task, completed=1, total=1, note="done")
+        return tree
 
 
 if __name__ == "__main__":
