@@ -210,6 +210,7 @@ def list_(
     for what, entries in {
         "models": loading.names("models"),
         "methods": methods.names(),
+        "methods of other libraries": methods.peers(),
         "data sets": list(datasets.REGISTRY),
         "studies": loading.names("comparisons"),
     }.items():
@@ -231,8 +232,7 @@ def study(
     if methods_ is not None:
         if "methods" not in inspect.signature(run).parameters:
             raise InputError(f"study {name} takes no --methods; inference_methods does")
-        _methods(methods_)
-        given["methods"] = [method.strip() for method in methods_.split(",") if method.strip()]
+        given["methods"] = _methods(methods_)
     out.mkdir(parents=True, exist_ok=True)
     run(out, quick=quick, **given)
 
@@ -291,8 +291,12 @@ def _posterior(model: str, data_set: data.Dataset, truncation: int | None, setti
 
 def _methods(names: str) -> list[str]:
     """Names of the methods asked for by name or by the path of a file."""
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
-    return list(dict.fromkeys(methods.find(name).name for name in chosen or [names]))
+    chosen: dict[str, str] = {}
+    for asked in [name.strip() for name in names.split(",") if name.strip()] or [names]:
+        name = methods.find(asked).name
+        if chosen.setdefault(name, asked) != asked:
+            raise InputError(f"--methods: {chosen[name]} and {asked} are both called {name!r}; give one another name")
+    return list(chosen)
 
 
 def _folder(out: Path | None, name: str) -> Path:
@@ -311,7 +315,10 @@ def _fit(posterior, name: str, seed: int, compression: bool, options: dict[str, 
         def progress(done: int, total: int, note: str) -> None:
             bar.update(task, completed=done, total=total, note=note)
 
-        return fit_posterior(posterior, name, seed=seed, compression=compression, progress=progress, **options)
+        tree = fit_posterior(posterior, name, seed=seed, compression=compression, progress=progress, **options)
+        if bar.tasks[0].total is None:  # A method that reports nothing.
+            bar.update(task, completed=1, total=1, note="done")
+        return tree
 
 
 if __name__ == "__main__":

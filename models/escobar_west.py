@@ -41,7 +41,20 @@ def posterior(
     kappa_rate: float = 50.0,
     covariance: str = "full",
 ) -> Posterior:
-    """Posterior of `truncation` components. `component_sd` in data units: the same in every dimension, if it is given."""
+    """Posterior of the model bound to data.
+
+    Options:
+        `truncation`: number of components K; by default 20 to 50, by the number of points and the prior.
+        `shape`: of the concentration's Gamma prior.
+        `rate`: of the concentration's Gamma prior.
+        `component_sd`: standard deviation of a typical component in data units, the same in every dimension.
+        `df`: degrees of freedom of the inverse Wishart; by default 2 (D + 1), or 4 without entries off the diagonal.
+        `kappa_shape`: of the Gamma prior of kappa, the precision of a mean relative to its component.
+        `kappa_rate`: of the same.
+        `covariance`: full, diagonal, tied or spherical.
+
+    Raises `InputError` for options out of range.
+    """
     check_options(truncation, shape=shape, rate=rate, kappa_shape=kappa_shape, kappa_rate=kappa_rate)
     truncation = sticks.default_truncation(data.total_weight, shape, rate) if truncation is None else truncation
     kappa = kappa_shape / kappa_rate

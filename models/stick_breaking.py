@@ -37,7 +37,19 @@ def posterior(
     kappa: float | None = None,
     covariance: str = "full",
 ) -> Posterior:
-    """Posterior of `truncation` components; `shape` and `rate` of the concentration, the others of the base measure."""
+    """Posterior of the model bound to data.
+
+    Options:
+        `truncation`: number of components K; by default 20 to 50, by the number of points and the prior.
+        `shape`: of the concentration's Gamma prior.
+        `rate`: of the concentration's Gamma prior; by default log N, at least 1.
+        `component_scale`: a typical component's standard deviation over the data's; by default 4^(-1/D).
+        `df`: degrees of freedom of the inverse Wishart; by default 2 (D + 1), or 4 without entries off the diagonal.
+        `kappa`: precision of a mean relative to its component; by default component_scale^2, at most 0.01 if D > 1.
+        `covariance`: full, diagonal, tied or spherical.
+
+    Raises `InputError` for options out of range.
+    """
     rate = sticks.default_rate(data.total_weight) if rate is None else rate
     check_options(truncation, shape=shape, rate=rate)
     truncation = sticks.default_truncation(data.total_weight, shape, rate) if truncation is None else truncation

@@ -299,7 +299,7 @@ def test_k_hat_is_the_tail_of_the_weights():
     found = calibration.k_hat(weighted(np.stack([0.3 * e, 1.2 * e, np.log1p(np.exp(-e))])))
     np.testing.assert_allclose(found[:2], [0.3, 1.2], atol=0.1)
     assert found[2] < 0.1
-    with pytest.raises(InputError, match="draws by unknown have no sample_stats/log_weight; give draws by svi"):
+    with pytest.raises(InputError, match="draws by unknown have no sample_stats/log_weight; give draws of a guide"):
         calibration.k_hat(xr.DataTree())
 
 
@@ -374,7 +374,7 @@ def test_the_study_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_the_study_runs(tmp_path):
     rows = load("calibration", "comparisons").run(tmp_path, quick=True)
-    assert {r["method"] for r in rows} == set(REGISTRY)
+    assert {"map", "svi", "nuts", "gibbs", "blocked_gibbs"} <= {r["method"] for r in rows} <= set(REGISTRY)
     record = json.loads((tmp_path / "calibration.json").read_text())
     assert [r["verdict"] for r in record if r["method"] == "map"] == ["point estimate: no posterior"]
     assert "<img" in (tmp_path / "calibration.html").read_text()

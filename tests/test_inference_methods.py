@@ -296,11 +296,13 @@ def test_an_interrupted_study_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_every_method_is_a_contender_and_has_options_everywhere():
-    assert {who.method for who in study.CONTENDERS.values()} == set(methods.REGISTRY)
+def test_every_contender_is_a_method_and_has_options_everywhere():
+    """A new method may run by `--methods` alone; nothing is planned for it then, but the options of a short run."""
+    planned = {who.method for who in study.CONTENDERS.values()}
+    assert planned <= set(methods.REGISTRY)
     for plan in study.FULL, study.QUICK:
         for options in [problem.effort for problem in plan.problems.values()] + [plan.exact_effort]:
-            assert set(options) == set(methods.REGISTRY)
+            assert set(options) == planned
         assert max(plan.shares) == 1
 
 

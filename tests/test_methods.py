@@ -24,6 +24,7 @@ SHORT = {
     "blocked_gibbs": {"chains": 2, "warmup": 30, "draws_per_chain": 10},
     "cavi": {"restarts": 2, "max_steps": 20, "moves": 10, "draws_per_restart": 10},
 }
+SHORT = {name: SHORT.get(name, dict(method.quick)) for name, method in REGISTRY.items()}
 
 
 @pytest.fixture(scope="module")

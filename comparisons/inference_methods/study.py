@@ -186,7 +186,7 @@ def chosen(plan: Plan, wanted: Sequence[str] | None) -> Plan:
         return plan
     ours = {name: who for name, who in CONTENDERS.items() if who.method in wanted}
     others = [name for name in wanted if name not in {who.method for who in ours.values()}]
-    contenders = ours | {methods.find(name).name: Contender(name) for name in others}
+    contenders = ours | {name: Contender(name) for name in (methods.find(other).name for other in others)}
     own = [name for name in contenders if name not in ours]
     exact = {model: tuple(n for n in names if n in ours) + tuple(own) for model, names in plan.exact.items()}
     return plan._replace(contenders=contenders, exact={model: names for model, names in exact.items() if names})

@@ -48,6 +48,8 @@ class Clock:
 
     def seconds(self, share: float, run_seconds: float) -> float:
         """Running time after which this share of the work was done, interpolated; the last report came at the end."""
+        if not self.times[1:]:  # A method that reports nothing.
+            return share * run_seconds
         ends = np.maximum(run_seconds - (self.times[-1] - np.array(self.times[1:])), 0.0)
         return float(np.interp(share, self.done, [0.0, *ends]))
 

@@ -2,6 +2,7 @@
 
 from .schema import (
     answer,
+    are_restarts,
     best_chain,
     build,
     check,
@@ -22,6 +23,7 @@ from .schema import (
 
 __all__ = [
     "answer",
+    "are_restarts",
     "best_chain",
     "build",
     "check",

@@ -223,9 +223,14 @@ def data_of(draws: xr.DataTree) -> Dataset:
     return Dataset(observed["points"].values, weights)  # pyright: ignore[reportArgumentType]
 
 
+def are_restarts(draws: xr.DataTree) -> bool:
+    """Whether chains are restarts of an optimiser, each with an answer of its own: of a point estimate or a guide."""
+    return "optimisation" in draws.children or draws.attrs.get("kind", "sampler") != "sampler"
+
+
 def answer(draws: xr.DataTree) -> xr.DataTree:
     """What a user would take from the draws: all chains of a sampler, the best restart of an optimiser."""
-    if "optimisation" not in draws.children:
+    if not are_restarts(draws):
         return draws
     best = best_chain(draws)
     groups = {name: g.to_dataset() for name, g in draws.children.items()}

@@ -42,7 +42,7 @@ class Labelling:
 def study(tree: xr.DataTree, method: str = "ecr_iterative_1") -> Labelling:
     """The `Labelling` of draws in our schema. Draws of an optimiser's restarts are neither relabelled nor partitioned."""
     switches, modes = switching(tree), atlas(tree)
-    if "optimisation" in tree.children:
+    if draws.are_restarts(tree):
         return Labelling(switches, modes, None, None, None)
     points = few_points(tree)
     relabelled = relabel(tree, method, points=points.points, point_weights=points.weights)

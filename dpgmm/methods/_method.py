@@ -2,9 +2,10 @@
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import xarray as xr
 
@@ -24,8 +25,8 @@ class Method:
     `run`: ``run(posterior, key, *, progress=None, **options) -> DataTree``, the tree made by `dpgmm.draws.build`; options
     are keyword-only and have defaults. `kind`: what its draws are of: a `point` estimate (MAP), a variational `guide`, of
     which every draw carries a log importance weight, or a `sampler` of the target. `target`: the truncated `posterior`, or
-    the untruncated `process`. `conjugate`: it needs a model that states its conjugate prior. `allocates`: it puts every
-    point into one component, and needs the points as they are, uncompressed. `check`: raises `InputError` where it cannot
+    the untruncated `process`. `conjugate`: it needs a model that states its conjugate prior. `allocates`: it puts
+    points into components, and needs them as they are, uncompressed. `check`: raises `InputError` where it cannot
     take a posterior, before anything runs. `quick`: options of a short run. `colour`
     in pictures, ours told apart by the colour-blind (Okabe & Ito 2008). `usual`: whether a
     comparison runs it unless told which; `most`: number of points up to which it does.
@@ -50,13 +51,32 @@ class Method:
         if not callable(self.run):
             raise InputError(f"method {self.name}: run must be a function, found {type(self.run).__name__}")
         for field, allowed in {"kind": Kind, "target": Target}.items():
-            if getattr(self, field) not in allowed.__args__:
+            if getattr(self, field) not in get_args(allowed):
                 raise InputError(
-                    f"method {self.name}: no {field} {getattr(self, field)!r}; there are {', '.join(allowed.__args__)}"
+                    f"method {self.name}: no {field} {getattr(self, field)!r}; there are {', '.join(get_args(allowed))}"
                 )
+        self._check_signature()
+        if not re.fullmatch("#[0-9a-fA-F]{6}", self.colour):
+            raise InputError(f"method {self.name}: the colour must be of the form #rrggbb, found {self.colour!r}")
+        self.accepts(self.quick)
+
+    def _check_signature(self) -> None:
+        parameters = list(inspect.signature(self.run).parameters.values())
         if "progress" not in inspect.signature(self.run).parameters:
             raise InputError(f"method {self.name}: run(...) must take progress=None, which it may ignore")
-        self.accepts(self.quick)
+        for p in parameters[2:]:
+            keyword = p.kind is p.KEYWORD_ONLY or p.name == "progress"
+            if not keyword or p.default is p.empty:
+                raise InputError(
+                    f"method {self.name}: run(posterior, key, *, ...) takes options by name, each with a default;"
+                    f" {p.name!r} is none"
+                )
+
+    @property
+    def where(self) -> str:
+        """The file and line of `run`, as a mistake is told; the method's name where that is not known."""
+        code = getattr(inspect.unwrap(self.run), "__code__", None)
+        return f"method {self.name}" if code is None else f"{code.co_filename}, line {code.co_firstlineno}"
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:

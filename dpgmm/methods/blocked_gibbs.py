@@ -66,15 +66,22 @@ def run(
     keep_allocations: bool | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
-    """Draws of `chains` chains from dispersed starts, one every `thin` sweeps, after `warmup` sweeps.
+    """Draws of chains from dispersed starts.
+
+    Options:
+        `chains`: independent chains from dispersed starts.
+        `warmup`: sweeps before the draws that are kept.
+        `draws_per_chain`: draws that are kept of each chain.
+        `thin`: sweeps a draw.
+        `split_merges`: proposals to split or merge whole components after the allocations of each sweep.
+        `pair_moves`: proposals to part two components anew before the allocations of each sweep.
+        `keep_allocations`: keep every draw's allocations; by default up to 256 million labels.
 
     `posterior/allocations` (chain, draw, obs), in the smallest integer type, are those that the draw's components were
-    drawn given; by default they are kept where they are at most 256 million. `occupied_clusters` is the number of
-    components that they occupy. After the allocations of each sweep come `split_merges` proposals to split or merge whole
-    components, weights and components being integrated out; `sample_stats/accepted_moves` counts those accepted since the
-    last draw. Before the allocations come `pair_moves` proposals to part two components anew, allocations being summed
-    out: two that share one Gaussian's points become one. Deterministic given `key`. Raises `InputError` for models without
-    a conjugate prior and for weighted points.
+    drawn given. `occupied_clusters` is the number of components that they occupy. Splits and mergers integrate weights
+    and components out; `sample_stats/accepted_moves` counts those accepted since the last draw. Pairs are parted with
+    allocations summed out: two components that share one Gaussian's points become one. Deterministic given `key`. Raises
+    `InputError` for models without a conjugate prior and for weighted points.
     """
     at_least("blocked_gibbs", 1, chains=chains, draws_per_chain=draws_per_chain, thin=thin)
     at_least("blocked_gibbs", 0, warmup=warmup, split_merges=split_merges, pair_moves=pair_moves)

@@ -53,15 +53,20 @@ def run(
     draws_per_restart: int = 1_000,
     progress: Progress | None = None,
 ) -> xr.DataTree:
-    """Climb the evidence lower bound from `restarts` starts, all in one program; chain = restart, draws from each q.
+    """Climb the evidence lower bound, all restarts in one program; chain = restart, draws from each q.
 
-    A step is a cycle of three passes over the points (`_cavi_moves.cycle`). A restart is settled once `PATIENCE` steps
-    in a row lift the bound by less than `relative_tolerance` of it each; `max_steps` at most. After `BEFORE` steps
-    `moves` merges, splits and deletions are tried. `optimisation` holds minus the bound (nats, never rising, labels among
-    what is approximated) and the components at the means of q along the way. `sample_stats/log_weight` (chain, draw) is
-    each draw's log importance weight, nats, a ratio of densities of the model's sites; attribute `elbo` their mean, one a
-    restart. Deterministic given `key`. Raises `InputError` for models without a conjugate
-    prior, for those that learn their base measure, and for options out of range.
+    Options:
+        `restarts`: starts, of which the best is the answer.
+        `max_steps`: cycles of three passes over the points (`_cavi_moves.cycle`), at most.
+        `relative_tolerance`: share of the bound by which a step must lift it, or it counts as settled.
+        `moves`: merges, splits and deletions tried, after `BEFORE` steps.
+        `draws_per_restart`: draws of each fitted q.
+
+    A restart is settled after `PATIENCE` steps in a row that lift the bound by less than the tolerance. `optimisation`
+    holds minus the bound (nats, never rising, labels among what is approximated) and the components at the means of q
+    along the way. `sample_stats/log_weight` (chain, draw) is each draw's log importance weight, nats, a ratio of densities
+    of the model's sites; attribute `elbo` their mean, one a restart. Deterministic given `key`. Raises `InputError` for
+    models without a conjugate prior, for those that learn their base measure, and for options out of range.
     """
     at_least("cavi", 1, restarts=restarts, max_steps=max_steps, draws_per_restart=draws_per_restart)
     at_least("cavi", 0, moves=moves)

@@ -1,10 +1,12 @@
 """fit(): a method by name, on compressed data where that helps and is certified, with everything recorded."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import xarray as xr
 from jax import Array
 
@@ -64,7 +66,12 @@ def run(
     method: Method, posterior: Posterior, key: Array, progress: Progress | None = None, **given: Any
 ) -> xr.DataTree:
     """Draws by `method` of exactly this posterior, and where they come from: the method and the options that it ran with."""
+    begun = time.perf_counter()
     tree = returned(method.run(posterior, key, progress=progress, **given), method)
+    if not tree.attrs["run_seconds"]:  # It did not say.
+        tree.attrs["run_seconds"] = time.perf_counter() - begun - tree.attrs["compile_seconds"]
+    if method.kind == "guide" and "elbo" not in tree.attrs:
+        tree.attrs["elbo"] = np.asarray(tree["sample_stats"]["log_weight"]).mean(axis=1)
     options = json.loads(tree.attrs["options"])
     options["method"] = method.bound(given) | options["method"]
     tree.attrs |= {

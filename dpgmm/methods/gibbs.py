@@ -46,18 +46,25 @@ def run(
     keep_allocations: bool | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
-    """Draws of `chains` chains from dispersed starts, one every `thin` sweeps, after `warmup` sweeps.
+    """Draws of chains from dispersed starts.
+
+    Options:
+        `chains`: independent chains from dispersed starts.
+        `warmup`: sweeps before the draws that are kept.
+        `draws_per_chain`: draws that are kept of each chain.
+        `thin`: sweeps a draw.
+        `split_merges`: proposals to split or merge whole clusters after each sweep.
+        `algorithm`: Neal's: 3 integrates the clusters' parameters out, 2 and 8 draw them and mix more slowly.
+        `keep_allocations`: keep every draw's partition; by default up to 256 million labels.
 
     `posterior/allocations` (chain, draw, obs) holds the partitions, labels by first appearance, in the smallest integer
-    type; by default where they are at most 256 million. Component k of a draw is its cluster k, its weight, mean and
-    covariance drawn given the partition; components beyond the clusters are draws from the prior, the last one taking the
-    weight that is left. `occupied_clusters` is the number of clusters. If clusters outnumber the slots for them, slots
-    are doubled and the chunk of draws runs again: nothing is cut off. Each sweep is followed by `split_merges` proposals
-    to split or merge whole clusters (Jain & Neal 2004, with independent allocations), without which modes that lie far
-    away are never seen; `sample_stats/accepted_moves` counts those accepted since the last draw. `algorithm` is Neal's: 3
-    integrates the clusters' parameters out; 2 and 8 draw them, and mix more slowly; they differ in nothing else.
-    Deterministic given `key`. Raises `InputError` for an unknown algorithm, for models without a conjugate stick-breaking
-    prior and for weighted points.
+    type. Component k of a draw is its cluster k, its weight, mean and covariance drawn given the partition; components
+    beyond the clusters are draws from the prior, the last one taking the weight that is left. `occupied_clusters` is the
+    number of clusters. If clusters outnumber the slots for them, slots are doubled and the chunk of draws runs again:
+    nothing is cut off. Without the splits and mergers (Jain & Neal 2004, with independent allocations) modes that lie far
+    away are never seen; `sample_stats/accepted_moves` counts those accepted since the last draw. The algorithms differ in
+    nothing else. Deterministic given `key`. Raises `InputError` for an unknown algorithm, for models without a conjugate
+    stick-breaking prior and for weighted points.
     """
     if algorithm not in ALGORITHMS:
         raise InputError(f"gibbs: no algorithm {algorithm}; there are {', '.join(map(str, ALGORITHMS))} (Neal 2000)")

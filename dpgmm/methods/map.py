@@ -38,11 +38,16 @@ def run(
     snapshots: int = 100,
     progress: Progress | None = None,
 ) -> xr.DataTree:
-    """Maximise the log joint from `restarts` dispersed starts; chain = restart, one draw each.
+    """Maximise the log joint from dispersed starts; chain = restart, one draw each.
 
-    Adam with a learning rate that falls to zero along a cosine. `optimisation` holds the loss (-log joint, nats) at
-    every step and about `snapshots` of the components along each path. Deterministic given `key`. Raises `InputError` for
-    options out of range.
+    Options:
+        `restarts`: dispersed starts, of which the best is the answer.
+        `steps`: of Adam, rounded up to whole strides between snapshots.
+        `learning_rate`: of Adam to begin with; it falls to zero along a cosine.
+        `snapshots`: of the components along each path, about so many.
+
+    `optimisation` holds the loss (-log joint, nats) at every step and the snapshots. Deterministic given `key`. Raises
+    `InputError` for options out of range.
     """
     at_least("map", 1, restarts=restarts, steps=steps, snapshots=snapshots)
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))

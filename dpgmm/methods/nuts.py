@@ -64,15 +64,24 @@ def run(
     split_merges: int = 16,
     progress: Progress | None = None,
 ) -> xr.DataTree:
-    """Draws of `chains` independent chains after `warmup` draws of adaptation (Hoffman & Gelman 2014).
+    """Draws of independent chains after adaptation (Hoffman & Gelman 2014).
 
-    `moves`: ``"all"``, the default where the model states a conjugate prior: NUTS on `active` components at a time, in a
-    metric made for their sizes, then what `_moves` has, `split_merges` proposals to split or merge among it;
-    ``"swaps"``, the default for other models whose components can be reordered: NUTS on all coordinates, then K proposals
-    to swap two labels (`_permute.swap`); ``"none"``: NUTS alone, which does not draw from the posterior of a model
-    whose labels are not exchangeable. `thin` transitions a draw: with all moves `THIN`, fewer where points or dimensions are
-    many, else 1. `max_tree_depth` is by default 5 with all moves, where a refreshed metric and orders do what long paths
-    would, and 10 without. `dense_mass` is for NUTS on all coordinates.
+    Options:
+        `chains`: independent chains from dispersed starts.
+        `warmup`: draws of adaptation before those that are kept.
+        `draws_per_chain`: draws that are kept of each chain.
+        `moves`: all, swaps or none, see below; by default the most that the model allows.
+        `thin`: transitions a draw; with all moves 10, fewer where points or dimensions are many, else 1.
+        `target_accept`: mean acceptance probability that the step size is adapted to.
+        `max_tree_depth`: at most 2 to this power steps a transition; by default 5 with all moves, else 10.
+        `dense_mass`: a full mass matrix, for NUTS on all coordinates.
+        `active`: components that NUTS moves at a time, with all moves.
+        `split_merges`: proposals to split or merge components a transition, with all moves.
+
+    ``"all"`` moves, for models with a conjugate prior: NUTS on some components at a time, in a metric made for their
+    sizes, then what `_moves` has; a refreshed metric and orders do what long paths would. ``"swaps"``, for other models
+    whose components can be reordered: NUTS on all coordinates, then K proposals to swap two labels (`_permute.swap`);
+    ``"none"``: NUTS alone, which does not draw from the posterior of a model whose labels are not exchangeable.
     `sample_stats` keeps `diverging`, `n_steps` (over all transitions of a draw), `acceptance_rate`, `energy`, `step_size`,
     and, where there are moves, the number accepted of each since the draw before. Deterministic given `key`. Raises
     `InputError` for options out of range, where a start has no finite density, and for moves that the model does not allow.

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import importlib.metadata
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ def names() -> list[str]:
     return [*REGISTRY, *(entry for entry in _entry_points() if entry not in REGISTRY)]
 
 
+def peers() -> list[str]:
+    """Names of the methods of other libraries in comparisons/peers/, found by name like ours; they may not be installed."""
+    return sorted(path.stem for path in _peers().glob("*.py"))
+
+
 def suited(posterior: Posterior) -> list[str]:
     """Methods that a comparison runs unless it is told which: of each kind what the model and the data allow."""
 
@@ -78,13 +84,11 @@ def _named(name: str) -> Method:
         return _register(_of_file(Path(name)), name)
     entries = _entry_points()
     if name in entries:
-        try:
-            method = entries[name].load()
-        except Exception as error:
-            raise InputError(f"method {name} of {entries[name].value}: {type(error).__name__}: {error}") from error
-        return _register(_stated(method, entries[name].value), entries[name].value, name)
-    close = difflib.get_close_matches(name, names(), n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names())}."
+        return _register(_of_entry(entries[name]), entries[name].value, name)
+    if name in peers():
+        return _register(_of_file(_peers() / f"{name}.py"), name)
+    close = difflib.get_close_matches(name, [*names(), *peers()], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join([*names(), *peers()])}."
     raise InputError(f"no method {name!r}: {hint} Or give the path of a .py file")
 
 
@@ -92,10 +96,27 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
 
 
+def _peers() -> Path:
+    return loading.folder("comparisons") / "peers"
+
+
+def _of_entry(entry: importlib.metadata.EntryPoint) -> Method:
+    """The method of an entry point of an installed package."""
+    try:
+        method = entry.load()
+    except Exception as error:
+        raise InputError(f"method {entry.name} of {entry.value}: {type(error).__name__}: {error}") from error
+    return _telling(_stated(method, entry.value), Path(sys.modules[entry.module].__file__ or entry.module))
+
+
 def _of_file(path: Path) -> Method:
-    """The `METHOD` of a file, which tells of a mistake in it as one, with its line."""
+    """The `METHOD` of a file."""
     module = loading.load(str(path), "methods")
-    method = _stated(getattr(module, "METHOD", None), str(path))
+    return _telling(_stated(getattr(module, "METHOD", None), str(path)), path)
+
+
+def _telling(method: Method, path: Path) -> Method:
+    """The method, which tells of a mistake in its file as one, with its line."""
 
     @functools.wraps(method.run)
     def run(posterior: Posterior, key: Any, **options: Any) -> xr.DataTree:
@@ -124,12 +145,17 @@ def _register(method: Method, where: str, name: str | None = None) -> Method:
 
 def returned(tree: Any, method: Method) -> xr.DataTree:
     """What a method returned, if it is draws in the schema. Raises `InputError` otherwise."""
-    if not isinstance(tree, xr.DataTree):
-        raise InputError(
-            f"method {method.name}: run(...) returned {type(tree).__name__}; return dpgmm.draws.build(...)"
-        )
+    if not isinstance(tree, xr.DataTree) or "options" not in tree.attrs:
+        found = "a DataTree that it did not make" if isinstance(tree, xr.DataTree) else type(tree).__name__
+        raise InputError(f"{method.where}: run(...) of {method.name} returned {found}; return dpgmm.draws.build(...)")
+    draws.check(tree, method.where)
     if method.kind == "guide" and "log_weight" not in tree["sample_stats"]:
         raise InputError(
-            f"method {method.name}: a guide's draws need sample_stats/log_weight, their log importance weights"
+            f"{method.where}: the draws of {method.name}, a guide, need sample_stats/log_weight, their log importance"
+            " weights"
         )
-    return draws.check(tree)
+    if "optimisation" in tree.children and not {"loss", "weights", "snapshot_step"} <= set(
+        tree["optimisation"].variables
+    ):
+        raise InputError(f"{method.where}: make the group optimisation of {method.name} by dpgmm.draws.paths(...)")
+    return tree

@@ -50,13 +50,22 @@ def run(
     init_scale: float = 0.01,
     progress: Progress | None = None,
 ) -> xr.DataTree:
-    """Maximise the evidence lower bound of `guide` from dispersed starts; chain = restart, draws from each guide.
+    """Maximise the evidence lower bound from dispersed starts; chain = restart, draws from each guide.
 
-    Adam; a restart stops once the mean loss of the last `CHUNK` steps has not fallen below the best so far by two
-    standard errors, `PATIENCE` times in a row. `optimisation` holds the negative ELBO (nats, noisy, NaN after the stop)
-    and the components at the guide's median along the way. `sample_stats/log_weight` (chain, draw) is each draw's log
-    importance weight, nats; attribute `elbo` their mean, one a restart, over `FRESH` draws or more. Deterministic given
-    `key`. Raises `InputError` for an unknown guide or options out of range.
+    Options:
+        `guide`: normal, independent coordinates; lowrank or multivariate, correlated ones.
+        `restarts`: dispersed starts, of which the best is the answer.
+        `max_steps`: of Adam, at most; a restart stops before if it is settled.
+        `learning_rate`: of Adam.
+        `particles`: draws of the guide from which a step takes its gradient.
+        `draws_per_restart`: draws of each fitted guide.
+        `init_scale`: standard deviation of the guide's coordinates to begin with.
+
+    A restart stops once the mean loss of the last `CHUNK` steps has not fallen below the best so far by two standard
+    errors, `PATIENCE` times in a row. `optimisation` holds the negative ELBO (nats, noisy, NaN after the stop) and the
+    components at the guide's median along the way. `sample_stats/log_weight` (chain, draw) is each draw's log importance
+    weight, nats; attribute `elbo` their mean, one a restart, over `FRESH` draws or more. Deterministic given `key`. Raises
+    `InputError` for an unknown guide or options out of range.
     """
     if guide not in GUIDES:
         raise InputError(f"svi: no guide {guide!r}; there are {', '.join(GUIDES)}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import importlib.machinery
 import importlib.util
 import inspect
 import sys
@@ -81,23 +82,38 @@ def load(name: str, kind: str) -> ModuleType:
     Of "methods" none is built in: they have a registry.
     """
     path = _path(name, kind)
+    what = {"models": "model", "comparisons": "study", "methods": "method"}[kind]
+    if kind == "methods" and not path.is_file():
+        raise InputError(f"no method file {name}: there is no such file; give the path of a .py file")
     if not path.is_file():
-        what = {"models": "model", "comparisons": "study", "methods": "method"}[kind]
         close = difflib.get_close_matches(name, names(kind), n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names(kind))}."
         raise InputError(f"no {what} {name!r}: {hint} Or give the path of a .py file.")
     module_name = f"dpgmm_{kind}_{path.stem}"
     if kind == "comparisons" and path.name == STUDY:
         module_name = f"{_package(path.parent, kind)}.{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    loader = _AsItIs(module_name, str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
+    except InputError as error:
+        raise InputError(f"{place(path, error)}: {error}") from error
     except Exception as error:
-        raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+        message = str(error).strip().splitlines() or [""]
+        where = place(path, error)
+        raise InputError(f"{where}: cannot be imported: {type(error).__name__}: {message[0]}") from error
     return module
+
+
+class _AsItIs(importlib.machinery.SourceFileLoader):
+    """Reads a file as it is now: a user edits and runs again within the second that a cache of bytecode goes by."""
+
+    def get_code(self, fullname: str):
+        """Compile the source, and leave no cache beside it."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
 
 
 def _path(name: str, kind: str) -> Path:
@@ -139,11 +155,15 @@ def told(path: Path, what: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if Path(frame.filename).name == path.name]
-        where = f"{path}, line {lines[-1]}" if lines else str(path)
         message = str(error).strip().splitlines() or [""]
-        raise InputError(f"{where}: {type(error).__name__}: {message[0]}; mend the {what}") from error
+        raise InputError(f"{place(path, error)}: {type(error).__name__}: {message[0]}; mend the {what}") from error
+
+
+def place(path: Path, error: Exception) -> str:
+    """The file, and the last of its lines that an exception came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    return f"{path}, line {lines[-1]}" if lines else str(path)
 
 
 def _function(module: ModuleType, name: str, what: str) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ def named(name: str) -> tuple[str, Callable]:
     """ "method" or "model", and the function of it that takes the options. Raises `InputError` where there is neither."""
     if name in loading.names("models"):
         return "model", loading.posterior_function(name)
-    if name in methods.names():
+    if name in [*methods.names(), *methods.peers()]:
         return "method", methods.find(name).run
     if name.endswith(".py"):
         module = loading.load(name, "methods")
@@ -26,14 +26,14 @@ def named(name: str) -> tuple[str, Callable]:
 
 
 def options(function: Callable) -> pd.DataFrame:
-    """A row an option: its name, default, and the first sentence of the docstring that speaks of it."""
+    """A row an option: its name, default, and what the docstring's line that begins with its name says of it."""
     parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    sentences = re.split(r"(?<=[.;])\s+", " ".join((inspect.getdoc(function) or "").split()))
+    said = dict(re.findall(r"^\s*`(\w+)`: (.+)$", inspect.getdoc(function) or "", re.MULTILINE))
     rows = [
         {
             "option": p.name,
             "default": "required" if p.default is p.empty else str(p.default),
-            "what it is": next((s for s in sentences if re.search(rf"`{p.name}`|``{p.name}\b", s)), ""),
+            "what it is": said.get(p.name, ""),
         }
         for p in parameters
         if p.name != "progress"

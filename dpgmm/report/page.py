@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from .. import diagnostics
 from ..diagnostics.agreement import ERRORS, Agreement, agreement, with_error
 from ..diagnostics.answer import Answer, believe
-from ..draws import answer
+from ..draws import answer, are_restarts
 from ..labels import summary as labelling
 from ..labels.summary import Labelling
 from ..partitions import Partition, num_clusters
@@ -154,7 +154,7 @@ def _content(
         "fits": png(plots.fits(trees, seen)),
         "pairs": _pairs(answers, labels, seen) if seen.dim > 1 else {},
         "components": {name: _records(components(tree, seen)) for name, tree in answers.items()},
-        "of": {name: "best restart" if name in paths else "all chains" for name in trees},
+        "of": {name: "best restart" if are_restarts(tree) else "all chains" for name, tree in trees.items()},
         "training": next((_training(tree, seen) for tree in paths.values() if tree.attrs.get("kind") == "point"), None),
         "paths": {name: png(plots.paths(tree, seen)) for name, tree in paths.items()},
         "tables": {name: _both(d) for name, d in found.items() if bool(d.table["r_hat"].notna().to_numpy().any())},
