@@ -70,7 +70,7 @@ def run(
         `chains`: independent chains from dispersed starts.
         `warmup`: draws of adaptation before those that are kept.
         `draws_per_chain`: draws that are kept of each chain.
-        `moves`: all, swaps or none, see below; by default the most that the model allows.
+        `moves`: all, swaps or none; by default the most that the model allows.
         `thin`: transitions a draw; with all moves 10, fewer where points or dimensions are many, else 1.
         `target_accept`: mean acceptance probability that the step size is adapted to.
         `max_tree_depth`: at most 2 to this power steps a transition; by default 5 with all moves, else 10.
