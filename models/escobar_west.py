@@ -57,6 +57,7 @@ def posterior(
     """
     check_options(truncation, shape=shape, rate=rate, kappa_shape=kappa_shape, kappa_rate=kappa_rate)
     truncation = sticks.default_truncation(data.total_weight, shape, rate) if truncation is None else truncation
+    prior = Concentration(shape, rate)
     kappa = kappa_shape / kappa_rate
     base = base_measure.scaled_to(data, df=df, kappa=kappa, covariance=covariance)
     if component_sd is not None:
@@ -68,7 +69,7 @@ def posterior(
         return base._replace(mean=p["base_mean"], kappa=p["kappa"])
 
     def log_prior(p):
-        of_concentration = gamma.logpdf(p["concentration"], shape, scale=1 / rate)
+        of_concentration = prior.log_density(p["concentration"])
         of_sticks = sticks.log_density_logits(p["stick_logits"], p["concentration"])
         of_kappa = gamma.logpdf(p["kappa"], kappa_shape, scale=1 / kappa_rate)
         return of_concentration + of_sticks + of_kappa + log_flat + base_measure.log_prior(p, learnt(p), covariance)
@@ -77,7 +78,7 @@ def posterior(
         return Mixture(sticks.log_weights(p["stick_logits"]), p["means"], p["scale_trils"])
 
     def prior_program():
-        concentration = numpyro.sample("concentration", dist.Gamma(shape, rate))
+        concentration = prior.program()
         logits = jnp.asarray(numpyro.sample("stick_logits", StickLogits(concentration, truncation - 1)))
         kappa = numpyro.sample("kappa", dist.Gamma(kappa_shape, kappa_rate))
         flat = dist.ImproperUniform(dist.constraints.real_vector, (), (data.dim,))
@@ -88,7 +89,7 @@ def posterior(
 
     def initial(key):
         key_sticks, key_components = random.split(key)
-        concentration = jnp.asarray(shape / rate)
+        concentration = prior.mean
         logits = StickLogits(concentration, truncation - 1).sample(key_sticks)
         components = base_measure.initial(key_components, base, data, truncation, covariance)
         hyper = {"kappa": jnp.asarray(kappa), "base_mean": base.mean}
@@ -118,7 +119,5 @@ def posterior(
             **base_measure.transforms_of(base, data, covariance),
         },
         initial=initial,
-        conjugate=Conjugate(
-            base, Concentration(shape, rate), "sticks", Hyperprior(kappa_shape, kappa_rate), covariance
-        ),
+        conjugate=Conjugate(base, prior, "sticks", Hyperprior(kappa_shape, kappa_rate), covariance),
     )

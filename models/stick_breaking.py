@@ -15,9 +15,7 @@ documented in `dpgmm.base_measure.scaled_to`. Labels are NOT exchangeable: the p
 
 import jax.numpy as jnp
 import numpyro
-import numpyro.distributions as dist
 from jax import random
-from jax.scipy.stats import gamma
 
 from dpgmm.data import Dataset
 from dpgmm.densities import base_measure, sticks, transforms
@@ -53,11 +51,12 @@ def posterior(
     rate = sticks.default_rate(data.total_weight) if rate is None else rate
     check_options(truncation, shape=shape, rate=rate)
     truncation = sticks.default_truncation(data.total_weight, shape, rate) if truncation is None else truncation
+    prior = Concentration(shape, rate)
     component_scale = base_measure.default_component_scale(data.dim) if component_scale is None else component_scale
     base = base_measure.scaled_to(data, component_scale, df, kappa, covariance)
 
     def log_prior(p):
-        of_concentration = gamma.logpdf(p["concentration"], shape, scale=1 / rate)
+        of_concentration = prior.log_density(p["concentration"])
         of_sticks = sticks.log_density_logits(p["stick_logits"], p["concentration"])
         return of_concentration + of_sticks + base_measure.log_prior(p, base, covariance)
 
@@ -65,13 +64,13 @@ def posterior(
         return Mixture(sticks.log_weights(p["stick_logits"]), p["means"], p["scale_trils"])
 
     def prior_program():
-        concentration = numpyro.sample("concentration", dist.Gamma(shape, rate))
+        concentration = prior.program()
         logits = jnp.asarray(numpyro.sample("stick_logits", StickLogits(concentration, truncation - 1)))
         return Mixture(sticks.log_weights(logits), *base_measure.program(base, truncation, covariance))
 
     def initial(key):
         key_sticks, key_components = random.split(key)
-        concentration = jnp.asarray(shape / rate)
+        concentration = prior.mean
         logits = StickLogits(concentration, truncation - 1).sample(key_sticks)
         components = base_measure.initial(key_components, base, data, truncation, covariance)
         return {"concentration": concentration, "stick_logits": logits, **components}
@@ -97,5 +96,5 @@ def posterior(
             **base_measure.transforms_of(base, data, covariance),
         },
         initial=initial,
-        conjugate=Conjugate(base, Concentration(shape, rate), "sticks", covariance=covariance),
+        conjugate=Conjugate(base, prior, "sticks", covariance=covariance),
     )

@@ -15,9 +15,7 @@ full, diagonal, tied or spherical (`dpgmm.base_measure`).
 import jax
 import jax.numpy as jnp
 import numpyro
-import numpyro.distributions as dist
 from jax import random
-from jax.scipy.stats import gamma
 
 from dpgmm.data import Dataset
 from dpgmm.densities import base_measure, sticks, transforms
@@ -53,11 +51,12 @@ def posterior(
     rate = sticks.default_rate(data.total_weight) if rate is None else rate
     check_options(truncation, shape=shape, rate=rate)
     truncation = sticks.default_truncation(data.total_weight, shape, rate) if truncation is None else truncation
+    prior = Concentration(shape, rate)
     component_scale = base_measure.default_component_scale(data.dim) if component_scale is None else component_scale
     base = base_measure.scaled_to(data, component_scale, df, kappa, covariance)
 
     def log_prior(p):
-        of_concentration = gamma.logpdf(p["concentration"], shape, scale=1 / rate)
+        of_concentration = prior.log_density(p["concentration"])
         of_masses = LogGammas(p["concentration"] / truncation, truncation).log_prob(p["log_masses"])
         return of_concentration + of_masses + base_measure.log_prior(p, base, covariance)
 
@@ -65,7 +64,7 @@ def posterior(
         return Mixture(jax.nn.log_softmax(p["log_masses"]), p["means"], p["scale_trils"])
 
     def prior_program():
-        concentration = numpyro.sample("concentration", dist.Gamma(shape, rate))
+        concentration = prior.program()
         log_masses = numpyro.sample("log_masses", LogGammas(concentration / truncation, truncation))
         return Mixture(jax.nn.log_softmax(log_masses), *base_measure.program(base, truncation, covariance))
 
@@ -73,7 +72,7 @@ def posterior(
         key_masses, key_components = random.split(key)
         log_masses = LogGammas(jnp.asarray(1.0), truncation).sample(key_masses)
         components = base_measure.initial(key_components, base, data, truncation, covariance)
-        return {"concentration": jnp.asarray(shape / rate), "log_masses": log_masses, **components}
+        return {"concentration": prior.mean, "log_masses": log_masses, **components}
 
     return Posterior(
         name="symmetric_dirichlet",
@@ -96,5 +95,5 @@ def posterior(
             **base_measure.transforms_of(base, data, covariance),
         },
         initial=initial,
-        conjugate=Conjugate(base, Concentration(shape, rate), "dirichlet", covariance=covariance),
+        conjugate=Conjugate(base, prior, "dirichlet", covariance=covariance),
     )

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 from jax import Array, random
 from scipy.stats import gamma
 
@@ -26,6 +28,19 @@ class Concentration(NamedTuple):
 
     shape: float
     rate: float
+
+    @property
+    def mean(self) -> Array:
+        """``shape / rate``: where chains and optimisers start."""
+        return jnp.asarray(self.shape / self.rate)
+
+    def log_density(self, a: Array) -> Array:
+        """Log prior density of a, ``()``."""
+        return jax.scipy.stats.gamma.logpdf(a, self.shape, scale=1 / self.rate)
+
+    def program(self) -> Array:
+        """The same in NumPyro: site ``concentration``."""
+        return jnp.asarray(numpyro.sample("concentration", dist.Gamma(self.shape, self.rate)))
 
 
 def nodes(prior: Concentration | float, num_points: int) -> tuple[np.ndarray, np.ndarray]:

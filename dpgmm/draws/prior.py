@@ -24,7 +24,7 @@ def serialised(prior: Conjugate | None) -> str:
     return json.dumps(
         {
             "base": listed(prior.base._asdict() | {"scale_tril": diagonals if alone else factors}),
-            "concentration": listed(prior.concentration._asdict()),
+            "concentration": _of_concentration(prior.concentration),
             "weights": prior.weights,
             "hyperprior": None if prior.hyperprior is None else listed(prior.hyperprior._asdict()),
             "covariance": prior.covariance,
@@ -41,7 +41,16 @@ def of(draws: xr.DataTree) -> Conjugate | None:
     if base.scale_tril.ndim == 2:
         base = base._replace(scale_tril=_diagonal(base.scale_tril))
     hyperprior = None if told["hyperprior"] is None else Hyperprior(**told["hyperprior"])
-    return Conjugate(base, Concentration(**told["concentration"]), told["weights"], hyperprior, told["covariance"])
+    known = told["concentration"]
+    concentration = Concentration(**known) if isinstance(known, dict) else known
+    return Conjugate(base, concentration, told["weights"], hyperprior, told["covariance"])
+
+
+def _of_concentration(prior: Concentration | float) -> dict[str, float] | float:
+    """Shape and rate, or the value where it is fixed."""
+    return (
+        {name: float(value) for name, value in prior._asdict().items()} if isinstance(prior, Concentration) else prior
+    )
 
 
 def _diagonal(rows: np.ndarray) -> np.ndarray:
