@@ -49,18 +49,20 @@ def chunk(step: Callable, look: Callable, thin: int) -> Callable:
 
 def run(
     plan: Schedule,
-    starts: Sequence[Any],
+    starts: Sequence[Callable[[], Any]],
     begin: Callable[[], Chunk],
     note: Callable[[Any], str],
     progress: Progress | None,
 ) -> tuple[list[list[Any]], float]:
     """Chunks of every chain, on the host, warm-up and all, and the seconds. `begin` makes the chunk function of a chain.
 
-    `note`: what the progress bar says of a chunk.
+    `starts`: what makes the state that a chain starts from, on the chain's own thread, as it may take a while. `note`: what
+    the progress bar says of a chunk.
     """
 
     def chain(index, advance):
-        state, out, one = starts[index], [], begin()
+        advance(0, f"chain {index + 1} start")
+        state, out, one = jax.block_until_ready(starts[index]()), [], begin()
         for done, keys in zip(range(0, plan.total, plan.length), plan.keys[index], strict=True):
             state, some = one(state, keys)
             out.append(jax.device_get(some))

@@ -4,6 +4,8 @@ The model is the limit K to infinity of the stick-breaking model: the truncation
 are shown. Neal (2000), algorithm 3, with the concentration by Escobar & West (1995).
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,9 +80,9 @@ def run(
     key_start, key_chain, key_draw = random.split(key, 3)
     begin = lambda key, points: _collapsed.start(key, points, prior, MOST)
     start, start_seconds = posterior.compile("gibbs, start", begin, key_start, points)
-    starts = [start(k, points) for k in random.split(key_start, chains)]
+    starts = [partial(start, k, points) for k in random.split(key_start, chains)]
     programs = _Programs(posterior, prior, points, (thin, split_merges, algorithm), length, keep)
-    programs.compile(SLOTS, starts[0])
+    programs.compile(SLOTS, starts[0]())
     plan = _sweeps.schedule(key_chain, chains, warmup, draws_per_chain, thin, length)
     note = lambda some: f"{int(np.median((some[0][0].statistics[0] > 0).sum(axis=-1)))} clusters"
     before = programs.seconds
