@@ -13,6 +13,15 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 mpl.use("Agg")
 
 
+def pytest_configure(config):
+    """Less of LLVM's optimisation where tests are short: compiling is most of their time, and takes half as long.
+
+    What is computed is the same up to rounding. Slow tests run long enough to have it back.
+    """
+    if "slow" not in config.option.markexpr.replace("not slow", ""):
+        os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget():
     """Compiled programs of one file are of no use to the next, and a worker that keeps them all takes gigabytes."""
