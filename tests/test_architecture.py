@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,16 @@ def shadowed(package: ModuleType) -> list[str]:
         found += [] if isinstance(here, ModuleType) else [info.name]
         found += shadowed(module) if info.ispkg else []
     return found
+
+
+pytestmark = pytest.mark.quick("architecture")
+
+
+def test_every_room_has_a_quick_test():
+    """By what their marks say: `pytest -m quick` looks at something in each."""
+    sources = [path.read_text() for path in Path(__file__).parent.glob("test_*.py")]
+    marked = {room for source in sources for room in re.findall(r"pytest\.mark\.quick\(\"(\w+)\"\)", source)}
+    assert marked - {"architecture"} == ROOMS | {"cli", "comparisons"}
 
 
 def test_the_package_is_its_rooms():

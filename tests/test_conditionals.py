@@ -23,6 +23,7 @@ def by_quadrature(prior, clusters, points, of):
     return p @ of(a) / p.sum()
 
 
+@pytest.mark.quick("methods")
 @pytest.mark.parametrize(("clusters", "points"), [(1, 2), (3, 50)])
 def test_the_concentration_given_a_partition_is_what_quadrature_says(clusters, points):
     """Chains long enough to forget where they began."""
@@ -51,6 +52,7 @@ def test_the_base_measure_learns_from_empty_components_too():
     assert abs(found.mean() - (prior.hyperprior.shape + 2)) < 4 * found.std() / np.sqrt(CHAINS)
 
 
+@pytest.mark.quick("methods")
 @pytest.mark.parametrize("width", [0.3, 1.0, 4.0])
 def test_a_slice_leaves_its_density_alone_whatever_its_width(width):
     """A skewed density of log a with two modes, by quadrature: its width is a matter of speed, and no default to be kept."""

@@ -107,7 +107,7 @@ def test_statistics_about_another_place_are_those_of_moved_points(covariance):
 
 @pytest.mark.parametrize("form", ["full", "diagonal", "spherical"])
 def test_the_base_measure_is_learnt_in_three_dimensions(form):
-    """``m ~ N(P^-1 sum P_k mu_k, P^-1 / kappa)`` and ``kappa (rate + sum |L_k^-1 (mu_k - m)|^2 / 2) ~ Gamma(shape + D k/2)``.
+    """``m ~ N(P^-1 sum P_k mu_k, P^-1 / kappa)``, ``kappa (rate + sum |L_k^-1 (mu_k - m)|^2 / 2) ~ Gamma(shape + D k/2)``.
 
     Over the components that are held, three of four, in standard errors of 20,000 steps. Source: West & Escobar (1993).
     """

@@ -16,6 +16,7 @@ moderate = settings(max_examples=40, deadline=None, derandomize=True)
 logits = arrays(np.float64, 6, elements=hs.floats(-8, 8))
 
 
+@pytest.mark.quick("densities")
 @moderate
 @given(logits)
 def test_weights_by_the_textbook(l):
@@ -25,6 +26,7 @@ def test_weights_by_the_textbook(l):
     np.testing.assert_allclose(sticks.logits(sticks.log_weights(jnp.asarray(l))), l, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.quick("densities")
 @moderate
 @given(logits, hs.floats(0.05, 50))
 def test_three_densities_of_the_same_sticks(l, a):
@@ -47,6 +49,7 @@ def test_a_forgotten_stick_is_caught():
     assert abs(sticks.log_density_sticks(sticks.log_weights(l), 2.5, num_sticks=2) - truth) > 1e-2
 
 
+@pytest.mark.quick("densities")
 @pytest.mark.parametrize("dim", [1, 2, 4])
 def test_gaussian_against_scipy(dim):
     rng = np.random.default_rng(dim)
@@ -193,6 +196,7 @@ def test_wishart_samples_have_their_mean():
     assert (np.abs(covariance.mean(axis=0) - np.asarray(prior @ prior.T) / 9) < 4 * error).all()
 
 
+@pytest.mark.quick("densities")
 @pytest.mark.parametrize("form", ["full", "diagonal", "spherical"])
 def test_coloured_noise_has_the_covariance_of_its_factor(form):
     """Exactly: the images e_d of unit vectors add up to ``sum_d (L e_d)(L e_d)^T = L L^T``, which L^T does not give."""
@@ -205,6 +209,7 @@ def test_coloured_noise_has_the_covariance_of_its_factor(form):
     assert np.abs(lower.T @ lower - lower @ lower.T).max() > 0.1
 
 
+@pytest.mark.quick("densities")
 @pytest.mark.parametrize("form", ["full", "tied", "diagonal", "spherical"])
 def test_samples_have_the_moments_of_their_components(form):
     """Components far apart, so that each point shows whose it is: shares, means and covariances, one by one."""

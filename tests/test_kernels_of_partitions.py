@@ -404,6 +404,7 @@ def test_a_launch_does_not_know_how_the_points_are_divided():
     jax.tree.map(np.testing.assert_array_equal, once, again)
 
 
+@pytest.mark.quick("methods")
 def test_the_probability_of_a_split_is_how_often_it_is_proposed():
     """Every division of four points between two, drawn 40,000 times, against q, and the q that a merge is weighed with."""
     points, member, launched = a_launch([0] * 6)
@@ -444,7 +445,9 @@ def test_a_split_or_merger_leaves_the_enumerated_posterior_alone(tied):
         statistics = clusters.statistics(about, labels, 6, base)
         return _split_merge.moves(key, 3, labels, statistics, about, base, tied, _split_merge.of_partitions(a)).labels
 
-    after = np.asarray(jax.jit(jax.vmap(one))(random.split(random.PRNGKey(0), size), jnp.asarray(truth.labels)[starts]))
+    after = np.asarray(
+        jax.jit(jax.vmap(one))(random.split(random.PRNGKey(0), size), jnp.asarray(truth.labels, int)[starts])
+    )
     code = lambda labels: partitions.canonical(np.asarray(labels)) @ 6 ** np.arange(5)
     assert (code(after) != code(truth.labels)[starts]).mean() > 0.1
     for c, wanted in zip(code(truth.labels), probability, strict=True):
