@@ -13,7 +13,7 @@ from numpyro.infer.initialization import init_to_value
 
 import dpgmm
 from dpgmm import draws
-from dpgmm.methods import REGISTRY
+from dpgmm.methods import REGISTRY, budgets
 from dpgmm.model.programs import Programs
 
 SHORT = {
@@ -157,6 +157,19 @@ def test_every_guide_lifts_its_bound(guide):
 def test_unknown_names_are_named(posterior, method, options, message):
     with pytest.raises(dpgmm.InputError, match=message):
         dpgmm.fit(posterior, method, **options)
+
+
+@pytest.mark.quick("methods")
+def test_a_budget_is_what_is_given_and_else_the_default():
+    """Defaults are 4 chains of 1,000 + 1,000 draws and 16 restarts; guides take a quarter, and two at least."""
+    none, full = budgets.Budget(), {"chains": 4, "warmup": 1_000, "draws_per_chain": 1_000}
+    assert budgets.of("nuts", none, quick=False) == full
+    assert budgets.of("map", none, quick=False) == {"restarts": 16}
+    assert budgets.of("svi", none, quick=False) == {"restarts": 4, "draws_per_restart": 1_000}
+    assert budgets.of("cavi", budgets.Budget(restarts=3), quick=False)["restarts"] == 2
+    short = REGISTRY["nuts"].quick
+    assert budgets.of("nuts", none, quick=True) == short
+    assert budgets.of("nuts", budgets.Budget(chains=3), quick=True) == short | {"chains": 3}
 
 
 def two_gaussians():
