@@ -1,4 +1,4 @@
-"""Small wrong changes, planted one by one, and whether the fast tests of their room notice: ``uv run python tests/planted.py``.
+"""Small wrong changes, planted one by one, and whether fast tests notice them: ``uv run python tests/planted.py``.
 
 Each is made in a temporary copy of the package; nothing here is touched. A change that is not noticed is named; where it is
 harmless, the table says why, and it does not count. Words after the command choose changes by file.
@@ -55,12 +55,19 @@ CHANGES = [
         OF_DENSITIES,
     ),
     Change(f"{DENSITIES}/gaussian.py", "- (df + dim + 1) *", "- (df + dim) *", OF_DENSITIES),
-    Change(f"{DENSITIES}/gaussian.py", "powers = jnp.arange(dim, 0, -1)", "powers = jnp.arange(1, dim + 1)", OF_DENSITIES),
+    Change(
+        f"{DENSITIES}/gaussian.py", "powers = jnp.arange(dim, 0, -1)", "powers = jnp.arange(1, dim + 1)", OF_DENSITIES
+    ),
     Change(
         f"{DENSITIES}/distributions.py", "colour(scale_trils[labels]", "colour(scale_trils[::-1][labels]", OF_DENSITIES
     ),
     Change(f"{DENSITIES}/distributions.py", "+ waiting", "- waiting", OF_DENSITIES),
-    Change(STICKS, "m * jnp.log(concentration) + (concentration - 1)", "m * jnp.log(concentration) + concentration", OF_DENSITIES),
+    Change(
+        STICKS,
+        "m * jnp.log(concentration) + (concentration - 1)",
+        "m * jnp.log(concentration) + concentration",
+        OF_DENSITIES,
+    ),
     Change(STICKS, "[..., 1:-1], axis=-1)", "[..., 1:], axis=-1)", OF_DENSITIES),
     Change(STICKS, "float(4 * num_points", "float(2 * num_points", "tests/test_defaults.py -k bound"),
     Change(MIXTURE, "0.5 * means.shape[-1] * gaussian.LOG_2PI", "0.5 * gaussian.LOG_2PI", OF_DENSITIES),
@@ -84,12 +91,21 @@ CHANGES = [
         OF_CONDITIONALS,
         "any width leaves the density alone, which is tested: it is a matter of speed",
     ),
-    Change(SPLIT_MERGE, "_given_others(without, base)", "_given_others(statistics, base)", f"{OF_PARTITIONS} -k enumerated"),
+    Change(
+        SPLIT_MERGE, "_given_others(without, base)", "_given_others(statistics, base)", f"{OF_PARTITIONS} -k enumerated"
+    ),
     Change(SPLIT_MERGE, "random.uniform(key_sides,", "random.uniform(key_accept,", f"{OF_PARTITIONS} -k enumerated"),
-    Change(SPLIT_MERGE, "jnp.stack([points[i], points[j]])", "jnp.stack([points[i], points[i]])", f"{OF_PARTITIONS} -k split",
-        "a launch may be anything: its probability is weighed"),
+    Change(
+        SPLIT_MERGE,
+        "jnp.stack([points[i], points[j]])",
+        "jnp.stack([points[i], points[i]])",
+        f"{OF_PARTITIONS} -k split",
+        "a launch may be anything: its probability is weighed",
+    ),
     Change(f"{METHODS}/blocked_gibbs.py", "jnp.ones(len(counts), bool)", "counts > 0", OF_CONDITIONALS),
-    Change(f"{METHODS}/budgets.py", "max(2, restarts // 4)", "max(1, restarts // 4)", "tests/test_methods.py -k budget"),
+    Change(
+        f"{METHODS}/budgets.py", "max(2, restarts // 4)", "max(1, restarts // 4)", "tests/test_methods.py -k budget"
+    ),
     Change(DIAGNOSIS, "ess / seconds", "ess * seconds", DIAGNOSTICS),
     Change(DIAGNOSIS, 'float(stats["log_joint"].max())', 'float(stats["log_joint"].mean())', DIAGNOSTICS),
     Change(DIAGNOSIS, 'mean("active_components")', 'mean("occupied_clusters")', DIAGNOSTICS),
@@ -103,27 +119,72 @@ CHANGES = [
     Change("dpgmm/diagnostics/panel.py", "int(np.argmax(log_joint_of", "int(np.argmin(log_joint_of", DIAGNOSTICS),
     Change("dpgmm/diagnostics/panel.py", "base_measure.is_tied(covariance)", "False", DIAGNOSTICS),
     Change("dpgmm/diagnostics/panel.py", "between = max(", "between = min(", DIAGNOSTICS),
-    Change("dpgmm/diagnostics/r_star.py", "kept = int(min(length, np.nan_to_num(ess) / num_chains, ", "kept = int(min(length, ", DIAGNOSTICS),
+    Change(
+        "dpgmm/diagnostics/r_star.py",
+        "kept = int(min(length, np.nan_to_num(ess) / num_chains, ",
+        "kept = int(min(length, ",
+        DIAGNOSTICS,
+    ),
     Change("dpgmm/diagnostics/intervals.py", "float(max(error(of_batches)", "float(min(error(of_batches)", STUDIES),
     Change(BALL, "np.ceil(level", "np.floor(level", LOSSES),
     Change(BALL, "clusters == clusters.min()", "clusters <= clusters.max()", LOSSES),
-    Change(TRANSPORT, "float((weights * wasserstein(*moved, *new)).sum())", "float(wasserstein(*moved, *new).sum())", RELABELLING),
+    Change(
+        TRANSPORT,
+        "float((weights * wasserstein(*moved, *new)).sum())",
+        "float(wasserstein(*moved, *new).sum())",
+        RELABELLING,
+    ),
     Change(TRANSPORT, "shares = weights / np.where", "shares = (weights > 0) / np.where", RELABELLING),
     Change(TRANSPORT, "squared + np.maximum(traces", "squared + 0.5 * np.maximum(traces", RELABELLING),
-    Change("dpgmm/relabelling/permanent.py", "log_values[..., row, column] - total", "log_values[..., column, row] - total", "tests/test_assignment.py"),
-    Change("dpgmm/relabelling/assignment.py", "np.where(slots[:, None], costs, closed)", "costs", "tests/test_assignment.py"),
+    Change(
+        "dpgmm/relabelling/permanent.py",
+        "log_values[..., row, column] - total",
+        "log_values[..., column, row] - total",
+        "tests/test_assignment.py",
+    ),
+    Change(
+        "dpgmm/relabelling/assignment.py",
+        "np.where(slots[:, None], costs, closed)",
+        "costs",
+        "tests/test_assignment.py",
+    ),
     Change(RANKS, "(ranks.draws + 1)", "ranks.draws", CALIBRATION),
     Change(RANKS, "np.arange(len(p), 0, -1)", "len(p)", CALIBRATION, ""),
-    Change("dpgmm/truth/calibration/uniformity.py", "binom.sf(counts - 1, size, places)\n    return", "binom.sf(counts, size, places)\n    return", CALIBRATION),
+    Change(
+        "dpgmm/truth/calibration/uniformity.py",
+        "binom.sf(counts - 1, size, places)\n    return",
+        "binom.sf(counts, size, places)\n    return",
+        CALIBRATION,
+    ),
     Change(QUANTITIES, "jnp.prod(jax.nn.softmax", "jnp.sum(jax.nn.softmax", CALIBRATION),
     Change(QUANTITIES, "+ jnp.sum((d.means - centre) ** 2, axis=-1)", "", CALIBRATION),
-    Change("dpgmm/truth/exact.py", "(num_components - 1) / a", "num_components / a", "tests/test_exact.py tests/test_defaults.py -k bound"),
-    Change("dpgmm/truth/exact.py", "choices = labels.max(axis=1) + 2", "choices = labels.max(axis=1) * 0 + 2", "tests/test_exact.py"),
+    Change(
+        "dpgmm/truth/exact.py",
+        "(num_components - 1) / a",
+        "num_components / a",
+        "tests/test_exact.py tests/test_defaults.py -k bound",
+    ),
+    Change(
+        "dpgmm/truth/exact.py",
+        "choices = labels.max(axis=1) + 2",
+        "choices = labels.max(axis=1) * 0 + 2",
+        "tests/test_exact.py",
+    ),
     Change(COMPRESSION, "/ width + 0.5)", "/ width)", OF_COMPRESSION),
     Change(COMPRESSION, "range_ / 1.349", "range_", OF_COMPRESSION),
-    Change("dpgmm/data/dataset.py", "np.average(self.points, axis=0, weights=self.weights)", "np.average(self.points, axis=0)", "tests/test_data.py"),
-    Change("dpgmm/data/dataset.py", "np.ptp(self.points[self.weights > 0], axis=0)", "np.ptp(self.points, axis=0)", "tests/test_data.py"),
-]  # fmt: skip
+    Change(
+        "dpgmm/data/dataset.py",
+        "np.average(self.points, axis=0, weights=self.weights)",
+        "np.average(self.points, axis=0)",
+        "tests/test_data.py",
+    ),
+    Change(
+        "dpgmm/data/dataset.py",
+        "np.ptp(self.points[self.weights > 0], axis=0)",
+        "np.ptp(self.points, axis=0)",
+        "tests/test_data.py",
+    ),
+]
 
 
 def noticed(change: Change, copy: Path) -> bool:
@@ -145,7 +206,7 @@ def run(tests: str, copy: Path) -> int:
     """Exit status of pytest on these tests of the copy: 0 all pass, 1 some fail, else it could not run them."""
     command = f"{sys.executable} -m pytest -n 0 -q -x -p no:cacheprovider -m 'not slow' {tests}"
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, shell=True, cwd=copy, env=environment, capture_output=True).returncode
+    return subprocess.run(command, shell=True, cwd=copy, env=environment, capture_output=True, check=False).returncode
 
 
 def copied(folder: Path) -> Path:
