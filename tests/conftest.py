@@ -22,6 +22,14 @@ def pytest_configure(config):
         os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 
 
+def pytest_collection_modifyitems(config, items):
+    """Of a quick test that is slow under some parameters, those stay out."""
+    if config.option.markexpr == "quick":
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget():
     """Compiled programs of one file are of no use to the next, and a worker that keeps them all takes gigabytes."""

@@ -44,9 +44,7 @@ def shadowed(package: ModuleType) -> list[str]:
     return found
 
 
-pytestmark = pytest.mark.quick("architecture")
-
-
+@pytest.mark.quick("architecture")
 def test_every_room_has_a_quick_test():
     """By what their marks say: `pytest -m quick` looks at something in each."""
     sources = [path.read_text() for path in Path(__file__).parent.glob("test_*.py")]
@@ -54,10 +52,12 @@ def test_every_room_has_a_quick_test():
     assert marked - {"architecture"} == ROOMS | {"cli", "comparisons"}
 
 
+@pytest.mark.quick("architecture")
 def test_the_package_is_its_rooms():
     assert {p.name for p in PACKAGE.iterdir()} - {"__pycache__", "_models", "_comparisons"} == ROOMS | FILES
 
 
+@pytest.mark.quick("architecture")
 def test_no_function_shadows_its_module(monkeypatch):
     assert shadowed(dpgmm) == []
     monkeypatch.setattr(dpgmm.partitions, "losses", dpgmm.partition)

@@ -143,7 +143,7 @@ def test_every_guide_lifts_its_bound(guide):
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("nutz", {}, "no method 'nutz'; there are map, svi, nuts"),
+        ("nutz", {}, "no method 'nutz': did you mean 'nuts'"),
         ("svi", {"guide": "x"}, "no guide 'x'; there are normal"),
         ("gibbs", {"nope": 1}, "gibbs has no option 'nope'; it takes chains, warmup"),
         ("gibbs", {"thin": 0}, "gibbs option thin = 0: it must be a whole number, 1 or more"),
