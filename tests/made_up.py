@@ -28,6 +28,8 @@ def from_the_prior(
         moves_labels=True,
     )
     tree.attrs |= {"method": method, "point_estimate": int(point)}
+    if point:
+        tree["optimisation"] = xr.DataTree(xr.Dataset({"loss": (("chain", "step"), np.zeros((shape[0], 2)))}))
     if options.get("keep_allocations"):
         labels = np.random.default_rng(seed).integers(0, 3, (*shape, posterior.data.size)).astype(np.uint8)
         labels = xr.Dataset({"allocations": (("chain", "draw", "obs"), labels)})

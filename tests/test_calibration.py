@@ -195,7 +195,7 @@ SMALL = posterior()
 CANDIDATES = 2_000
 
 
-def resampled(posterior, key, *, power=1.0, draws_per_chain=40):
+def resampled(posterior, key, *, power=1.0, draws_per_chain=40, progress=None):
     """Candidates from the prior, resampled by likelihood to some power: 1 is the posterior, 0 the prior, 8 overconfident."""
 
     def some(key, power, data):
@@ -243,7 +243,7 @@ def test_what_moves_with_a_flat_mean_is_left_out():
 
 def test_what_cannot_be_calibrated_is_said():
     key = random.PRNGKey(0)
-    with pytest.raises(InputError, match="no method 'guess'; there are map"):
+    with pytest.raises(InputError, match="no method 'guess': there are map"):
         calibration.simulate(posterior(), "guess", key)
     with pytest.raises(InputError, match="calibration option simulations = 0: it must be a whole number, 1 or more"):
         calibration.simulate(posterior(), "nuts", key, simulations=0)

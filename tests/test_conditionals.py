@@ -23,7 +23,6 @@ def by_quadrature(prior, clusters, points, of):
     return p @ of(a) / p.sum()
 
 
-@pytest.mark.quick("methods")
 @pytest.mark.parametrize(("clusters", "points"), [(1, 2), (3, 50)])
 def test_the_concentration_given_a_partition_is_what_quadrature_says(clusters, points):
     """Chains long enough to forget where they began."""

@@ -349,7 +349,6 @@ def test_log_partition_posterior_of_tied_components_is_exact():
         assert seen.log_partition[0, t] == pytest.approx(wanted, abs=1e-8)
 
 
-@pytest.mark.quick("draws")
 @pytest.mark.parametrize("weights", [None, np.array([1.0, 3.0, 0.5, 2.0, 1.0])])
 def test_counts_of_clusters_are_those_of_responsibilities(weights):
     """Every draw the same components: what varies is the allocation alone."""
@@ -376,7 +375,6 @@ def test_counts_of_clusters_are_those_of_responsibilities(weights):
         assert shares[0][0] == 0
 
 
-@pytest.mark.quick("draws")
 @pytest.mark.parametrize(("model", "known"), [("stick_breaking", False), ("symmetric_dirichlet", True)])
 def test_exchangeable_labels_are_found_from_the_prior_too(model, known):
     posterior = dpgmm.load_model(model)(Dataset(np.random.default_rng(0).normal(size=30)), truncation=3)

@@ -310,7 +310,6 @@ def test_rank_one_changes_are_a_rebuild():
         np.testing.assert_allclose(leaf, getattr(again, name), rtol=1e-8, atol=1e-9, err_msg=name)
 
 
-@pytest.mark.quick("methods")
 def test_predictive_is_a_ratio_of_evidences():
     x = jnp.asarray(PLANE)
     base = posterior(PLANE).conjugate.base._replace(mean=jnp.zeros(2))
