@@ -206,7 +206,7 @@ def resampled(posterior, key, *, power=1.0, draws_per_chain=40, progress=None):
         return jax.tree.map(lambda leaf: leaf[rows], parameters)
 
     args = key, jnp.asarray(power), posterior.arrays()
-    parameters = posterior.compile("resampled", some, *args)[0](*args)
+    parameters = posterior.compile(("resampled", draws_per_chain), some, *args)[0](*args)
     return draws.build(posterior, parameters)
 
 

@@ -220,7 +220,7 @@ def test_loading_what_is_no_tree(tmp_path):
 
 def test_another_prior_is_another_program(posterior):
     """Programs are kept with the prior that they were compiled for, and a replaced one is another."""
-    options = {"chains": 1, "warmup": 20, "draws_per_chain": 50}
+    options = {"chains": 1, "warmup": 20, "draws_per_chain": 50, "split_merges": 0, "pair_moves": 0}
     prior = posterior.conjugate._replace(concentration=dpgmm.concentration.Concentration(100.0, 1.0))
     other = dpgmm.posterior.dataclasses.replace(posterior, conjugate=prior)
     means = [

@@ -264,14 +264,14 @@ def test_thinned_samples_keep_the_proportions():
 @pytest.mark.parametrize("module", [initialisation, truncation, of_concentration], ids=lambda m: m.__name__)
 def test_studies_leave_a_page_and_its_numbers(module, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "fit", from_the_prior)
-    name = module.__name__.split(".")[-1]
+    name = module.__name__.split(".")[1]
     check(module.run(tmp_path, quick=True), tmp_path, name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", [initialisation, truncation, of_concentration], ids=lambda m: m.__name__)
 def test_quick_studies(module, tmp_path):
-    check(module.run(tmp_path, quick=True), tmp_path, module.__name__.split(".")[-1])
+    check(module.run(tmp_path, quick=True), tmp_path, module.__name__.split(".")[1])
 
 
 def check(numbers, folder, name):
