@@ -273,7 +273,7 @@ def main(words: Iterable[str] = ()) -> float:
         copy = copied(Path(folder))
         for tests in sorted({change.tests for change in chosen}):
             if run(tests, copy) != 0:
-                raise SystemExit(f"{tests}: fails as it is, and can notice nothing")
+                raise SystemExit(f"{tests}: fails, or is empty, without any change, and can notice nothing")
         found = []
         for change in chosen:
             found.append(noticed(change, copy))
