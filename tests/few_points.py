@@ -13,6 +13,17 @@ def posterior(points=GALAXIES, model="stick_breaking", truncation=4, **priors):
     return load_model(model)(Dataset(points), truncation=truncation, **{"shape": 2.0, "rate": 2.0} | priors)
 
 
+def distance(of_batch, wanted):
+    """Total variation between the mean over independent batches ``(B, k)`` and `wanted`, in units of the largest by chance.
+
+    Chance: 20,000 normal deviations of the mean, with the batches' own covariance.
+    """
+    found = 0.5 * np.abs(of_batch.mean(axis=0) - wanted).sum()
+    covariance = np.cov(of_batch.T) / len(of_batch)
+    chance = np.random.default_rng(0).multivariate_normal(0 * wanted, covariance, 20_000, method="eigh")
+    return found / (0.5 * np.abs(chance).sum(axis=1).max())
+
+
 def in_errors(of_batch, wanted):
     """Largest deviation of the mean over independent batches ``(B, ...)`` from `wanted`, in its own standard errors."""
     error = of_batch.std(axis=0, ddof=1) / np.sqrt(len(of_batch))

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,10 +44,20 @@ def shadowed(package: ModuleType) -> list[str]:
     return found
 
 
+@pytest.mark.quick("architecture")
+def test_every_room_has_a_quick_test():
+    """By what their marks say: `pytest -m quick` looks at something in each."""
+    sources = [path.read_text() for path in Path(__file__).parent.glob("test_*.py")]
+    marked = {room for source in sources for room in re.findall(r"pytest\.mark\.quick\(\"(\w+)\"\)", source)}
+    assert marked - {"architecture"} == ROOMS | {"cli", "comparisons"}
+
+
+@pytest.mark.quick("architecture")
 def test_the_package_is_its_rooms():
     assert {p.name for p in PACKAGE.iterdir()} - {"__pycache__", "_models", "_comparisons"} == ROOMS | FILES
 
 
+@pytest.mark.quick("architecture")
 def test_no_function_shadows_its_module(monkeypatch):
     assert shadowed(dpgmm) == []
     monkeypatch.setattr(dpgmm.partitions, "losses", dpgmm.partition)

@@ -3,12 +3,15 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 from hypothesis.extra.numpy import arrays
 from scipy.special import logsumexp
 
 from dpgmm.relabelling import assignment, permanent
+
+pytestmark = pytest.mark.quick("relabelling")
 
 moderate = settings(max_examples=30, deadline=None, derandomize=True)
 

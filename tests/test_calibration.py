@@ -34,6 +34,7 @@ def posterior(model="stick_breaking", size=3, truncation=3, **options):
 # p-values.
 
 
+@pytest.mark.quick("truth")
 def test_two_numbers_by_hand():
     """One place, 1/2, and a count of 0, 1 or 2 with probabilities 1/4, 1/2, 1/4."""
     np.testing.assert_allclose(calibration.excursion(np.array([0.1, 0.2])), 0.25)
@@ -63,6 +64,7 @@ def test_the_band_of_arviz_has_its_probability():
     assert abs(p - (1 - level)) < 4 * np.sqrt(level * (1 - level) / simulations)
 
 
+@pytest.mark.quick("truth")
 def test_symmetry_by_all_signs():
     """Distances in order, all 2^8 sides: the largest partial sum."""
     u = np.array([0.97, 0.05, 0.9, 0.83, 0.2, 0.71, 0.68, 0.55])
@@ -82,6 +84,7 @@ def ranks_of(u, draws=99, **changes):
     return calibration.Ranks("nuts", "stick_breaking", names, rank, draws, **options)
 
 
+@pytest.mark.quick("truth")
 def test_uniform_ranks_are_inside_and_others_are_not():
     """In order: uniform, draws too narrow, draws too wide, draws too low."""
     u = np.random.default_rng(0).uniform(size=(200, 4))
@@ -166,6 +169,7 @@ def some_draws(order=(0, 1, 2)):
     return Draw(weights, means, covariances, labels=labels, points=rng.normal(size=(5, 2)), at=np.eye(3, 2), **scalars)
 
 
+@pytest.mark.quick("truth")
 def test_quantities_do_not_depend_on_labels_and_are_scipys():
     d, found = some_draws(), values(some_draws())
     for name, permuted in values(some_draws((2, 0, 1))).items():
@@ -191,7 +195,7 @@ SMALL = posterior()
 CANDIDATES = 2_000
 
 
-def resampled(posterior, key, *, power=1.0, draws_per_chain=40):
+def resampled(posterior, key, *, power=1.0, draws_per_chain=40, progress=None):
     """Candidates from the prior, resampled by likelihood to some power: 1 is the posterior, 0 the prior, 8 overconfident."""
 
     def some(key, power, data):
@@ -202,7 +206,7 @@ def resampled(posterior, key, *, power=1.0, draws_per_chain=40):
         return jax.tree.map(lambda leaf: leaf[rows], parameters)
 
     args = key, jnp.asarray(power), posterior.arrays()
-    parameters = posterior.compile("resampled", some, *args)[0](*args)
+    parameters = posterior.compile(("resampled", draws_per_chain), some, *args)[0](*args)
     return draws.build(posterior, parameters)
 
 
@@ -239,7 +243,7 @@ def test_what_moves_with_a_flat_mean_is_left_out():
 
 def test_what_cannot_be_calibrated_is_said():
     key = random.PRNGKey(0)
-    with pytest.raises(InputError, match="no method 'guess'; there are map"):
+    with pytest.raises(InputError, match="no method 'guess': there are map"):
         calibration.simulate(posterior(), "guess", key)
     with pytest.raises(InputError, match="calibration option simulations = 0: it must be a whole number, 1 or more"):
         calibration.simulate(posterior(), "nuts", key, simulations=0)
@@ -381,15 +385,13 @@ def test_the_study_runs(tmp_path):
 
 
 def test_too_few_draws_to_rank_among_are_named():
-    p = load_model("stick_breaking")(Dataset(np.array([[0.0], [1.0], [3.0]])), truncation=3)
-    options = {"chains": 1, "warmup": 2, "draws_per_chain": 5}
-    with pytest.raises(InputError, match="blocked_gibbs: 5 draws a fit, and the truth is to be ranked among 9"):
-        calibration.simulate(p, "blocked_gibbs", jax.random.PRNGKey(0), simulations=1, draws=9, **options)
+    method = Method("resampled", resampled)
+    with pytest.raises(InputError, match="resampled: 5 draws a fit, and the truth is to be ranked among 9"):
+        calibration.simulate(SMALL, method, random.PRNGKey(0), simulations=1, draws=9, draws_per_chain=5)
 
 
 def test_keys_of_either_kind_and_seeds_are_one():
-    p = posterior(truncation=30, shape=2.0, rate=4.0)
-    options = {"simulations": 2, "draws": 4, "chains": 1, "warmup": 2, "draws_per_chain": 4}
-    found = [calibration.simulate(p, "gibbs", key, **options).rank for key in (random.PRNGKey(7), random.key(7), 7)]
+    method, options = Method("resampled", resampled), {"simulations": 2, "draws": 40}
+    found = [calibration.simulate(SMALL, method, key, **options).rank for key in (random.PRNGKey(7), random.key(7), 7)]
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])

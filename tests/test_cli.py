@@ -10,26 +10,50 @@ from dpgmm import InputError
 from dpgmm.cli import app
 
 SHORT = ["--truncation", "4", "--quick"]
+DEFAULT = "map", "cavi", "svi", "nuts", "gibbs"
+FEW = "map", "nuts"
+"""Of a point and of a sampler, which is told to leave labels alone: it compiles in a third of the time."""
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
+    return compared(tmp_path_factory.mktemp("run"), "--methods", ",".join(FEW), "--option", "nuts.moves=none")
+
+
+def compared(folder, *options):
     data = folder / "my <b>data.csv"
     data.write_text("y\n" + "\n".join(str(0.1 * i + 10 * (i % 2)) for i in range(60)))
-    result = CliRunner().invoke(app, ["compare", str(data), *SHORT, "--out", str(folder / "out")])
+    result = CliRunner().invoke(app, ["compare", str(data), *SHORT, *options, "--out", str(folder / "out")])
     assert result.exit_code == 0, result.output
     return folder / "out", result.output
 
 
 def test_compare_leaves_everything(run_folder):
-    folder, output = run_folder
-    assert {p.name for p in folder.iterdir()} == {
-        "map.nc", "cavi.nc", "svi.nc", "nuts.nc", "gibbs.nc", "report.html", "run.json", "summary.csv", "agreement.csv",
-    }  # fmt: skip
+    left(*run_folder, FEW)
+
+
+@pytest.mark.slow
+def test_compare_runs_every_default_method(tmp_path):
+    left(*compared(tmp_path), DEFAULT)
+
+
+def test_by_default_there_are_the_methods_that_suit_the_model():
+    posterior = dpgmm.load_model("stick_breaking")(dpgmm.datasets.galaxies(), truncation=3)
+    assert set(dpgmm.methods.suited(posterior)) == set(DEFAULT)
+
+
+def left(folder, output, methods):
+    """All files are there, of these methods."""
+    of_methods = {f"{name}.nc" for name in methods}
+    assert {p.name for p in folder.iterdir()} == of_methods | {
+        "report.html",
+        "run.json",
+        "summary.csv",
+        "agreement.csv",
+    }
     assert "One model, several methods" in output
     run = json.loads((folder / "run.json").read_text())
-    assert set(run["timings"]) == {"map", "cavi", "svi", "nuts", "gibbs"}
+    assert set(run["timings"]) == set(methods)
     assert dpgmm.draws.load(folder / "map.nc").attrs["columns"] == '["y"]'
 
 
@@ -71,12 +95,14 @@ def test_unknown_relabelling_and_loss_are_named(run_folder, arguments, message):
     assert message in str(result.exception)
 
 
+@pytest.mark.quick("cli")
 def test_list_names_everything():
     output = CliRunner().invoke(app, ["list"]).output
     for name in ("stick_breaking", "symmetric_dirichlet", "nuts", "four_gaussians", "article_training"):
         assert name in output
 
 
+@pytest.mark.quick("cli")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

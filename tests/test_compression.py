@@ -11,6 +11,8 @@ from dpgmm.data import Dataset, compression, datasets
 from dpgmm.data.compression import compress, default_bin_width
 from dpgmm.errors import InputError
 
+pytestmark = pytest.mark.quick("data")
+
 property_test = settings(deadline=None, derandomize=True, max_examples=150)
 weights_ = st.floats(1e-3, 1e3)
 lumps = st.sampled_from([0.0, 1.0, 1.0 + 1e-13, 1.0 - 1e-7, -7.5])  # ties, and values that are nearly tied

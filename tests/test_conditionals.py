@@ -49,3 +49,23 @@ def test_the_base_measure_learns_from_empty_components_too():
     away = (new["means"] - new["base_mean"][:, None])[..., 0] / new["scale_trils"][..., 0, 0]
     found = np.asarray(new["kappa"] * (prior.hyperprior.rate + 0.5 * jnp.sum(away**2, axis=1)))
     assert abs(found.mean() - (prior.hyperprior.shape + 2)) < 4 * found.std() / np.sqrt(CHAINS)
+
+
+@pytest.mark.quick("methods")
+@pytest.mark.parametrize("width", [0.3, 1.0, 4.0])
+def test_a_slice_leaves_its_density_alone_whatever_its_width(width):
+    """A skewed density of log a with two modes, by quadrature: its width is a matter of speed, and no default to be kept."""
+    log_density = lambda x: jnp.logaddexp(3.0 * x - jnp.exp(x), jnp.log(0.4) - 0.5 * ((x + 3) / 0.3) ** 2)
+    grid = np.linspace(-30, 6, 40_001)
+    p = np.exp(np.asarray(log_density(jnp.asarray(grid))))
+    p /= p.sum()
+    # Starts are exact, so that one step has to leave their distribution as it is.
+    starts = np.random.default_rng(0).choice(grid, 50_000, p=p)
+    step = jax.jit(jax.vmap(lambda key, x: concentration.slice_step(key, log_density, x, width)))
+    found = np.asarray(step(random.split(random.PRNGKey(0), len(starts)), jnp.asarray(starts)))
+    assert (found != starts).all()
+    for of in (np.array, np.square, np.exp, lambda x: x < -1.5):
+        # Paired: before and after, and each against quadrature.
+        change, values = of(found) * 1.0 - of(starts), of(found) * 1.0
+        assert abs(change.mean()) < 4 * change.std() / np.sqrt(len(starts))
+        assert abs(values.mean() - p @ of(grid)) < 4 * values.std() / np.sqrt(len(starts))

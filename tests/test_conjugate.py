@@ -1,20 +1,25 @@
 """What conjugacy integrates out, against scipy and against sums over all partitions."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats as st
 from scipy.integrate import quad
 
-from dpgmm.densities import conjugate
+from dpgmm.data import Dataset
+from dpgmm.densities import base_measure, conjugate
+from dpgmm.densities.concentration import Concentration
 from dpgmm.densities.gaussian import BaseMeasure
+from dpgmm.methods import _clusters as clusters
 
-RNG = np.random.default_rng(4)
+pytestmark = pytest.mark.quick("densities")
 
 
 def base(dim):
-    lower = np.tril(RNG.normal(size=(dim, dim)), -1) * 0.3 + np.diag(RNG.uniform(0.5, 1.5, dim))
-    return BaseMeasure(*map(jnp.asarray, (RNG.normal(size=dim), 0.3, dim + 2.5, lower[None])))
+    rng = np.random.default_rng(dim)
+    lower = np.tril(rng.normal(size=(dim, dim)), -1) * 0.3 + np.diag(rng.uniform(0.5, 1.5, dim))
+    return BaseMeasure(*map(jnp.asarray, (rng.normal(size=dim), 0.3, dim + 2.5, lower[None])))
 
 
 def marginal(points, b, weights=None):
@@ -40,7 +45,7 @@ def predictive_by_scipy(x, seen, b):
 
 @pytest.mark.parametrize("dim", [1, 3])
 def test_marginal_is_a_chain_of_student_predictives(dim):
-    b, points = base(dim), RNG.normal(size=(6, dim)) * 2
+    b, points = base(dim), np.random.default_rng(4).normal(size=(6, dim)) * 2
     chain = sum(predictive_by_scipy(x, points[:i], b) for i, x in enumerate(points))
     np.testing.assert_allclose(marginal(points, b), chain, rtol=1e-10)
 
@@ -88,3 +93,44 @@ def test_forgetting_empty_clusters_matters():
     counts = (partitions(5)[..., None] == np.arange(5)).sum(axis=1)
     wrong = np.exp(conjugate.log_partition(jnp.asarray(counts), jnp.asarray(0.3))) * 0.3 ** (counts == 0).sum(axis=1)
     assert abs(wrong.sum() - 1) > 0.1
+
+
+@pytest.mark.parametrize("covariance", base_measure.COVARIANCES)
+def test_statistics_about_another_place_are_those_of_moved_points(covariance):
+    rng = np.random.default_rng(0)
+    points, labels, shift = rng.normal(size=(9, 3)) * 2, jnp.asarray(rng.integers(0, 3, 9)), np.array([1.5, -4.0, 0.3])
+    b = base_measure.scaled_to(Dataset(points), covariance=covariance)
+    here, there = (clusters.statistics(jnp.asarray(x), labels, 4, b) for x in (points, points - shift))
+    for found, wanted in zip(conjugate.recentre(*here, jnp.asarray(shift), b), there, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["full", "diagonal", "spherical"])
+def test_the_base_measure_is_learnt_in_three_dimensions(form):
+    """``m ~ N(P^-1 sum P_k mu_k, P^-1 / kappa)``, ``kappa (rate + sum |L_k^-1 (mu_k - m)|^2 / 2) ~ Gamma(shape + D k/2)``.
+
+    Over the components that are held, three of four, in standard errors of 20,000 steps. Source: West & Escobar (1993).
+    """
+    rng, dim, draws, held = np.random.default_rng(2), 3, 20_000, np.array([True, True, False, True])
+    means = rng.normal(size=(4, dim)) * 3
+    full = np.tril(rng.normal(size=(4, dim, dim)), -1) * 0.5 + rng.uniform(0.5, 2, (4, dim))[..., None] * np.eye(dim)
+    stored = {"full": full, "diagonal": np.diagonal(full, axis1=1, axis2=2), "spherical": full[:, 0, :1]}[form]
+    lower = full if form == "full" else np.array([np.diag(np.broadcast_to(row, dim)) for row in stored])
+    prior, kappa = Concentration(1.3, 0.6), 0.4
+    step = lambda key: conjugate.sample_base(
+        key, jnp.asarray(means), jnp.asarray(stored), jnp.asarray(held), jnp.asarray(kappa), prior
+    )
+    m, new = (np.asarray(a) for a in jax.jit(jax.vmap(step))(jax.random.split(jax.random.PRNGKey(0), draws)))
+    precisions = np.linalg.inv(lower @ np.swapaxes(lower, 1, 2))[held]
+    total = precisions.sum(axis=0)
+    centre = np.linalg.solve(total, np.einsum("kde,ke->d", precisions, means[held]))
+    white = np.sqrt(kappa) * (m - centre) @ np.linalg.cholesky(total)
+    assert np.abs(white.mean(axis=0)).max() < 4 / np.sqrt(draws)
+    products = white[:, :, None] * white[:, None, :]
+    assert (np.abs(products.mean(axis=0) - np.eye(dim)) < 4 * products.std(axis=0) / np.sqrt(draws)).all()
+    away = means[held] - m[:, None]
+    distance = np.einsum("tkd,kde,tke->t", away, precisions, away)
+    unit = new * (prior.rate + 0.5 * distance)
+    shape = prior.shape + 0.5 * dim * held.sum()
+    assert abs(unit.mean() - shape) < 4 * np.sqrt(shape / draws)
+    assert abs(unit.var() - shape) < 4 * ((unit - shape) ** 2).std() / np.sqrt(draws)

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from dpgmm.data import Dataset, read
 from dpgmm.errors import InputError
 
+pytestmark = pytest.mark.quick("data")
+
 
 @pytest.fixture
 def file(tmp_path):

@@ -8,6 +8,8 @@ import pytest
 from dpgmm import datasets
 from dpgmm.data import Dataset
 
+pytestmark = pytest.mark.quick("data")
+
 
 def test_the_registry_knows_every_data_set_by_name():
     shapes = {"four_gaussians": (19_000, 1), "galaxies": (82, 1), "faithful": (272, 2), "thyroid": (215, 5)}

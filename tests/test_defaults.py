@@ -1,6 +1,6 @@
 """What a model believes and does when nobody says otherwise: the prior, the truncation, and data as people have them."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -153,6 +153,7 @@ def test_default_truncation_is_the_first_that_is_enough():
     assert sticks.default_truncation(1, 1e5, 1.0) == 50  # Beyond floating point.
 
 
+@pytest.mark.quick("model")
 @pytest.mark.parametrize("model", ["stick_breaking", "symmetric_dirichlet", "escobar_west"])
 def test_models_record_the_truncation_they_chose(model):
     chosen = load_model(model)(gaussian(82, 1)).options["truncation"]
@@ -161,6 +162,7 @@ def test_models_record_the_truncation_they_chose(model):
     assert load_model(model)(gaussian(82, 1), truncation=7).options["truncation"] == 7
 
 
+@pytest.mark.quick("model")
 def test_a_users_model_without_a_default_gets_ours(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
@@ -177,8 +179,14 @@ SHORT = {
     "map": {"restarts": 2, "steps": 60},
     "svi": {"restarts": 2, "max_steps": 500, "draws_per_restart": 40},
     "blocked_gibbs": {"chains": 2, "warmup": 10, "draws_per_chain": 40},
-    "gibbs": {"chains": 2, "warmup": 10, "draws_per_chain": 40},
+    "gibbs": {"chains": 2, "warmup": 10, "draws_per_chain": 40, "split_merges": 1},
 }
+
+
+@cache
+def one_component(model):
+    """One posterior a model, so that fits of one method share their programs."""
+    return load_model(model)(ONE, truncation=1)
 
 
 def moments(posterior):
@@ -211,7 +219,7 @@ def in_errors(values, wanted):
     ],
 )
 def test_one_component_is_one_gaussian(model, method, options):
-    posterior = load_model(model)(ONE, truncation=1)
+    posterior = one_component(model)
     found = dpgmm.fit(posterior, method, **options)["posterior"].to_dataset()
     mean, covariance, variance = moments(posterior)
     means, covariances = found["means"].values[:, :, 0], draws.covariances(found)[:, :, 0]
@@ -227,7 +235,7 @@ def test_one_component_is_one_gaussian(model, method, options):
 @pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow if m == "svi" else ()) for m in SHORT])
 def test_one_component_goes_all_the_way(method, tmp_path):
     """Fitted, saved, loaded, diagnosed."""
-    tree = dpgmm.fit(load_model("stick_breaking")(ONE, truncation=1), method, **SHORT[method])
+    tree = dpgmm.fit(one_component("stick_breaking"), method, **SHORT[method])
     if method != "gibbs":  # Which samples the process without a truncation.
         assert tree["posterior"].sizes["component"] == 1
     loaded = draws.load(draws.save(tree, tmp_path / "one.nc"))
@@ -307,6 +315,7 @@ def test_the_former_default_breaks_them_up():
     assert DEFAULTS.sampled(evidence, np.zeros(20, int), DEFAULTS.log_prior_of_number(20), 20, 0).mean() > 10
 
 
+@pytest.mark.quick("model")
 def test_truncation_of_none_is_refused():
     with pytest.raises(InputError, match="truncation = 0"):
         load_model("stick_breaking")(ONE, truncation=0)

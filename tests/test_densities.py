@@ -16,6 +16,7 @@ moderate = settings(max_examples=40, deadline=None, derandomize=True)
 logits = arrays(np.float64, 6, elements=hs.floats(-8, 8))
 
 
+@pytest.mark.quick("densities")
 @moderate
 @given(logits)
 def test_weights_by_the_textbook(l):
@@ -25,6 +26,7 @@ def test_weights_by_the_textbook(l):
     np.testing.assert_allclose(sticks.logits(sticks.log_weights(jnp.asarray(l))), l, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.quick("densities")
 @moderate
 @given(logits, hs.floats(0.05, 50))
 def test_three_densities_of_the_same_sticks(l, a):
@@ -47,6 +49,7 @@ def test_a_forgotten_stick_is_caught():
     assert abs(sticks.log_density_sticks(sticks.log_weights(l), 2.5, num_sticks=2) - truth) > 1e-2
 
 
+@pytest.mark.quick("densities")
 @pytest.mark.parametrize("dim", [1, 2, 4])
 def test_gaussian_against_scipy(dim):
     rng = np.random.default_rng(dim)
@@ -191,3 +194,42 @@ def test_wishart_samples_have_their_mean():
     covariance = np.asarray(lower @ jnp.swapaxes(lower, -1, -2))
     error = covariance.std(axis=0) / np.sqrt(4000)
     assert (np.abs(covariance.mean(axis=0) - np.asarray(prior @ prior.T) / 9) < 4 * error).all()
+
+
+@pytest.mark.quick("densities")
+@pytest.mark.parametrize("form", ["full", "diagonal", "spherical"])
+def test_coloured_noise_has_the_covariance_of_its_factor(form):
+    """Exactly: the images e_d of unit vectors add up to ``sum_d (L e_d)(L e_d)^T = L L^T``, which L^T does not give."""
+    rng, dim = np.random.default_rng(0), 3
+    lower = np.tril(rng.normal(size=(dim, dim)), -1) + np.diag(rng.uniform(0.5, 2, dim))
+    stored = {"full": lower, "diagonal": np.diag(lower), "spherical": np.array([0.7])}[form]
+    wanted = {"full": lower @ lower.T, "diagonal": np.diag(np.diag(lower) ** 2), "spherical": 0.49 * np.eye(dim)}[form]
+    rows = gaussian.colour(jnp.asarray(stored), jnp.zeros(dim), jnp.eye(dim))
+    np.testing.assert_allclose(rows.T @ rows, wanted, rtol=1e-12, atol=1e-12)
+    assert np.abs(lower.T @ lower - lower @ lower.T).max() > 0.1
+
+
+@pytest.mark.quick("densities")
+@pytest.mark.parametrize("form", ["full", "tied", "diagonal", "spherical"])
+def test_samples_have_the_moments_of_their_components(form):
+    """Components far apart, so that each point shows whose it is: shares, means and covariances, one by one."""
+    rng, dim, size = np.random.default_rng(1), 2, 30_000
+    weights, means = np.array([0.5, 0.3, 0.2]), np.array([[-100.0, 0.0], [0.0, 50.0], [100.0, -50.0]])
+    scales = np.array([0.5, 1.0, 3.0])
+    lower = np.array([[1.0, 0.0], [0.8, 0.6]]) * scales[:, None, None]
+    trils = {"full": lower, "tied": lower[:1], "diagonal": scales[:, None] * [1.0, 2.0], "spherical": scales[:, None]}[
+        form
+    ]
+    matrices = np.array(
+        [t if t.ndim == 2 else np.diag(np.broadcast_to(t, dim)) for t in np.broadcast_to(trils, (3, *trils.shape[1:]))]
+    )
+    mixed = GaussianMixture(jnp.log(weights), jnp.asarray(means), jnp.asarray(trils), jnp.ones(size))
+    points = np.asarray(mixed.sample(jax.random.PRNGKey(rng.integers(2**31))))
+    whose = np.linalg.norm(points[:, None] - means, axis=-1).argmin(axis=1)
+    for k, (w, m, l) in enumerate(zip(weights, means, matrices, strict=True)):
+        of = points[whose == k] - m
+        assert abs(len(of) / size - w) < 4 * np.sqrt(w * (1 - w) / size)
+        assert (np.abs(of.mean(axis=0)) < 4 * of.std(axis=0) / np.sqrt(len(of))).all()
+        products = of[:, :, None] * of[:, None, :]
+        error = products.std(axis=0) / np.sqrt(len(of))
+        assert (np.abs(products.mean(axis=0) - l @ l.T) < 4 * error).all(), k

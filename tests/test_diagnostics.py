@@ -192,6 +192,7 @@ def _table(**numbers):
     return pd.DataFrame([good, good | numbers, good | {"kind": "raw"}], index=pd.Index(["good", "poor", "weight[0]"]))
 
 
+@pytest.mark.quick("diagnostics")
 @pytest.mark.parametrize(
     ("numbers", "times", "why"),
     [
@@ -219,6 +220,7 @@ def test_nearly_says_how_many_draws_more(numbers, times, why):
         assert why in evidence
 
 
+@pytest.mark.quick("diagnostics")
 @pytest.mark.parametrize(("star", "verdict"), [(1.5, "not converged: chains can be told apart"), (1.3, "converged")])
 def test_r_star_tells_chains_apart_from_four_standard_errors_on(star, verdict):
     values = {"good": np.zeros((4, 100)), "poor": np.zeros((4, 100))}
@@ -238,6 +240,62 @@ def test_numbers_of_the_table():
     assert row["best log joint"] == draws_["sample_stats"]["log_joint"].values.max()
     assert row["active components"] == 3
     assert row["k-hat"] == ""
+
+
+@pytest.mark.quick("diagnostics")
+def test_every_number_of_a_row_is_that_of_its_quantity():
+    """Each constructed so that no other statistic of it, and no other quantity, is the same number."""
+    draws_ = tree(*switched(), run_seconds=4.0, compile_seconds=2.0)
+    shape, rng = (CHAINS, DRAWS), np.random.default_rng(2)
+    numbers = {
+        "log_likelihood": rng.normal(-50, 1, shape),
+        "log_joint": rng.normal(-70, 1, shape),
+        "active_components": rng.integers(2, 5, shape),
+        "occupied_clusters": rng.integers(5, 9, shape),
+        "diverging": rng.random(shape) < 0.01,
+    }
+    draws_["sample_stats"] = xr.DataTree(xr.Dataset({n: (("chain", "draw"), v) for n, v in numbers.items()}))
+    diagnosis = diagnostics.diagnose(draws_)
+    row = diagnostics.summary_row(draws_, diagnosis)
+    assert row["log likelihood"] == pytest.approx(numbers["log_likelihood"].mean(), rel=1e-12)
+    assert row["best log joint"] == numbers["log_joint"].max()
+    assert row["active components"] == pytest.approx(numbers["active_components"].mean(), rel=1e-12)
+    assert row["occupied clusters"] == pytest.approx(numbers["occupied_clusters"].mean(), rel=1e-12)
+    assert row["divergences"] == numbers["diverging"].sum() > 0
+    assert (row["compile seconds"], row["run seconds"]) == (2.0, 4.0)
+    raw = [monte_carlo.r_hat(draws_["posterior"]["weights"].values[..., k]) for k in range(K)]
+    assert row["worst raw R-hat"] == pytest.approx(max(raw), rel=1e-12)
+    assert max(raw) > 1.5 > row["worst invariant R-hat"]
+    assert (row["method"], row["verdict"]) == ("nuts", diagnosis.verdict)
+    assert row["worst invariant"] == diagnosis.table.query("kind == 'invariant'")["r_hat"].idxmax()
+
+
+@pytest.mark.quick("diagnostics")
+def test_numbers_of_the_chains_are_the_largest_and_the_least():
+    """A chain that stands still in a quarter of its steps, two that share a tenth of their states, one chain apart."""
+    weights, means = fine()
+    for a in (weights, means):
+        a[1, 101:201] = a[1, 100:200:1][:1]
+        a[2, :40] = a[0, :40]
+    means[3] += np.array([0.0, 2.0, 0.0])
+    found = diagnostics.diagnose(tree(weights, means)).chains
+    assert found["largest share of steps without any change"] == pytest.approx(100 / (DRAWS - 1), abs=2 / DRAWS)
+    assert found["largest share of states in common with another chain"] == pytest.approx(0.1)
+    seen = panel.read(tree(weights, means))
+    of_chain = seen.similarity.mean(axis=1)
+    between = [np.abs(of_chain[i] - of_chain[j]).mean() for i in range(CHAINS) for j in range(i)]
+    assert found["similarity, largest distance between two chains"] == pytest.approx(max(between), rel=1e-12)
+    assert max(between) > 2 * min(between)
+    within = np.abs(seen.similarity[:, 0] - seen.similarity[:, 1]).mean(axis=(1, 2))
+    assert found["similarity, largest distance between halves of a chain"] == pytest.approx(within.max(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("build", "verdict"), [(fine, "restarts agree"), (modes, "restarts differ")])
+def test_restarts_of_a_guide_agree_or_differ(build, verdict):
+    guide = tree(*build(), elbo=np.arange(4.0))
+    log_weight = np.random.default_rng(0).normal(size=(CHAINS, DRAWS))
+    guide["sample_stats"] = guide["sample_stats"].to_dataset().assign(log_weight=(("chain", "draw"), log_weight))
+    assert diagnostics.diagnose(guide).verdict == verdict
 
 
 @pytest.mark.parametrize(("k", "said"), [(1.5, "not a posterior"), (0.2, "importance weights could mend")])
@@ -375,6 +433,7 @@ def test_similarity_matrices_of_modes_are_far_apart():
     assert far[between] > 10 * far[within]
 
 
+@pytest.mark.quick("diagnostics")
 def test_a_point_estimate_gets_no_r_hat():
     diagnosis = diagnostics.diagnose(tree(*fine(), point_estimate=1))
     assert diagnosis.verdict == "point estimate"

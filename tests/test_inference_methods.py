@@ -13,8 +13,6 @@ from dpgmm import Dataset, InputError, diagnostics, load_model, methods
 from dpgmm.diagnostics import intervals
 from dpgmm.diagnostics.intervals import Interval
 
-RNG = np.random.default_rng(0)
-
 
 def tree(points, shape=(2, 3), num_components=3, seed=1, **extra):
     """Draws of a D = 1 mixture, made up."""
@@ -47,7 +45,8 @@ def probabilities(draws):
 
 
 def test_held_out_density_is_the_log_of_the_mean_over_draws():
-    points, means, scales = RNG.normal(size=5), RNG.normal(size=(2, 4)), RNG.gamma(2, size=(2, 4))
+    rng = np.random.default_rng(0)
+    points, means, scales = rng.normal(size=5), rng.normal(size=(2, 4)), rng.gamma(2, size=(2, 4))
     density = stats.norm.pdf(points, means[..., None], scales[..., None])
     wanted = np.log(density.mean(axis=(0, 1))).mean()
     assert yardsticks.held_out(np.log(density)) == pytest.approx(wanted, rel=1e-12)
@@ -58,7 +57,7 @@ def test_held_out_density_is_the_log_of_the_mean_over_draws():
 
 
 def test_an_interval_is_students():
-    values = RNG.normal(2, 1, 5)
+    values = np.random.default_rng(0).normal(2, 1, 5)
     found = intervals.interval(values)
     wanted = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     np.testing.assert_allclose(found, (values.mean(), *wanted), rtol=1e-12)
@@ -75,7 +74,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 @pytest.mark.parametrize("num_components", [2, 3])
 def test_clusters_given_draws_are_sums_over_all_allocations(num_components):
     n = 4
-    p = RNG.dirichlet(np.ones(num_components), (6, n))
+    p = np.random.default_rng(0).dirichlet(np.ones(num_components), (6, n))
     labels = np.array(list(product(range(num_components), repeat=n)))
     of_labels = np.prod(p[:, np.arange(n), labels], axis=-1).mean(axis=0)
     number = [len(set(row)) for row in labels]
@@ -321,6 +320,7 @@ def conclusions(**changed):
     return study.conclusions({"data": {"galaxies": of_data}, "exact": {}})
 
 
+@pytest.mark.quick("comparisons")
 def test_conclusions_follow_the_numbers():
     none = conclusions()
     assert none[0].startswith("galaxies: no method is shown to be no more than 0.02 nats")

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import random
 from joint import (
     BASE,
@@ -21,6 +22,7 @@ from joint import (
     stick_weights,
 )
 
+from dpgmm import Dataset, exact, load_model, partitions
 from dpgmm.densities import conjugate, sticks
 from dpgmm.methods import _clusters as clusters
 from dpgmm.methods import _collapsed, _pairs, _split_merge, _weights, blocked_gibbs
@@ -430,6 +432,7 @@ def test_a_launch_does_not_know_how_the_points_are_divided():
     jax.tree.map(np.testing.assert_array_equal, once, again)
 
 
+@pytest.mark.quick("methods")
 def test_the_probability_of_a_split_is_how_often_it_is_proposed():
     """Every division of four points between two, drawn 40,000 times, against q, and the q that a merge is weighed with."""
     points, member, launched = a_launch([0] * 6)
@@ -448,3 +451,35 @@ def test_the_probability_of_a_split_is_how_often_it_is_proposed():
     np.testing.assert_allclose(np.exp(log_q), q[number], rtol=1e-10)
     found = np.bincount(number, minlength=8) / len(number)
     assert np.abs((found - q) / np.sqrt(q * (1 - q) / len(number))).max() < 4
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_split_or_merger_leaves_the_enumerated_posterior_alone(tied):
+    """All 15 partitions of four points and their exact probabilities: where one proposal takes exact draws of them.
+
+    Clusters that share a covariance are weighed given the others, without the two in question: with five points there are
+    others. In standard errors of the number of draws of every partition.
+    """
+    points = np.array([0.1, 0.4, 2.9, 3.3, 9.0])[:, None]
+    p = load_model("stick_breaking")(
+        Dataset(points), truncation=3, covariance="tied" if tied else "full", component_scale=0.5, kappa=0.25
+    )
+    truth, size, a = exact.partitions(p, concentration=1.5), 40_000, jnp.asarray(1.5)
+    probability = np.exp(truth.log_posterior)
+    starts = np.random.default_rng(0).choice(len(probability), size, p=probability / probability.sum())
+    about, base = jnp.asarray(points) - p.conjugate.base.mean, p.conjugate.base
+
+    def one(key, labels):
+        statistics = clusters.statistics(about, labels, 6, base)
+        return _split_merge.moves(key, 3, labels, statistics, about, base, tied, _split_merge.of_partitions(a)).labels
+
+    after = np.asarray(
+        jax.jit(jax.vmap(one))(random.split(random.PRNGKey(0), size), jnp.asarray(truth.labels, int)[starts])
+    )
+    code = lambda labels: partitions.canonical(np.asarray(labels)) @ 6 ** np.arange(5)
+    assert (code(after) != code(truth.labels)[starts]).mean() > 0.1
+    for c, wanted in zip(code(truth.labels), probability, strict=True):
+        change = (code(after) == c) * 1.0 - (code(truth.labels)[starts] == c)
+        error = np.sqrt(wanted * (1 - wanted) / size)
+        assert abs(change.mean()) <= 4 * change.std() / np.sqrt(size)
+        assert abs((code(after) == c).mean() - wanted) <= 4 * error

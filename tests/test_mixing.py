@@ -2,40 +2,17 @@
 
 import json
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
-from jax import random
+from made_up import from_the_prior
 
 from comparisons import mixing
-from dpgmm import Dataset, draws, load_model
+from dpgmm import Dataset, load_model
 from dpgmm.diagnostics.agreement import agreement
 from dpgmm.diagnostics.intervals import Estimate
 
 FEW = Dataset(np.random.default_rng(0).normal(size=6))
-
-
-def from_the_prior(
-    posterior, method, seed=0, progress=None, warmup=20, draws_per_chain=80, chains=4, thin=1, **options
-):
-    """Independent draws of the prior, as if a method had found them in ten seconds: nothing but arithmetic."""
-    shape = chains, draws_per_chain
-    keys = random.split(random.PRNGKey(seed + len(method)), shape)
-    parameters = jax.vmap(jax.vmap(posterior.initial))(keys)
-    told = {"warmup": warmup, "draws_per_chain": draws_per_chain, "thin": thin}
-    stats = {"n_steps": np.full(shape, 7), "diverging": np.arange(np.prod(shape)).reshape(shape) == 0}
-    tree = draws.build(
-        posterior,
-        parameters,
-        chosen=told,
-        compile_seconds=1.0,
-        run_seconds=10.0,
-        sample_stats=stats if method == "nuts" else {},
-        moves_labels=True,
-    )
-    tree.attrs["method"] = method
-    return tree
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +77,7 @@ def test_the_prior_is_not_the_exact_posterior(posterior):
     assert "farthest from exact" in said["sentence"]
 
 
+@pytest.mark.quick("comparisons")
 def test_false_verdicts():
     truth, far, near = Estimate(2.0, 0.03), Estimate(1.7, 0.04), Estimate(1.9, 0.04)
     assert mixing.off(far, truth) == pytest.approx(6.0)

@@ -135,6 +135,7 @@ def test_every_point_estimate_is_as_good_as_rs(name):
     assert min(run.final_loss for run in found.history) == pytest.approx(found.expected_loss, abs=1e-9)
 
 
+@pytest.mark.quick("partitions")
 @pytest.mark.parametrize(("name", "in_r"), [("vi", "VI"), ("binder", "Binder")])
 def test_credible_ball_is_rs(name, in_r):
     ball, wanted = partitions.credible_ball(GALAXIES, MIN_VI, name), EXPECTED["credible_ball_95"][in_r]
@@ -157,6 +158,7 @@ def test_credible_ball_is_rs(name, in_r):
 # Losses against the independent formulas, and what a metric is.
 
 
+@pytest.mark.quick("partitions")
 @moderate
 @given(labels, labels)
 def test_losses_against_pairs_and_counted_entropies(one, two):
@@ -167,6 +169,7 @@ def test_losses_against_pairs_and_counted_entropies(one, two):
         assert found == pytest.approx(oracle(name, one, two, *costs), abs=1e-12)
 
 
+@pytest.mark.quick("partitions")
 @moderate
 @given(labels, labels, labels, hs.permutations(range(6)))
 def test_metrics_are_metrics_and_blind_to_labels(one, two, three, names):
@@ -180,6 +183,7 @@ def test_metrics_are_metrics_and_blind_to_labels(one, two, three, names):
         assert distance(np.array(names)[one], two) == pytest.approx(distance(one, two), abs=1e-12)
 
 
+@pytest.mark.quick("partitions")
 def test_omari_is_no_metric():
     one, between, other = np.array([[0, 0, 1, 2], [0, 0, 1, 1], [0, 1, 2, 2]])
     distance = lambda a, b: partitions.distances(a[None], b, "omari")[0]
@@ -390,3 +394,17 @@ def test_zealous_updates_undo_what_does_not_help():
 def test_bad_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.quick("partitions")
+@pytest.mark.parametrize("level", [0.05, 0.5, 0.85, 0.9, 0.95, 1.0])
+def test_a_ball_holds_its_level_and_no_smaller_one_does(level):
+    """Seven draws, some of them ties: ``level`` of them is no whole number, and is rounded up."""
+    draws = np.array([[0, 0, 0, 0]] * 2 + [[0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 2, 3], [0, 1, 2, 2]])
+    for loss in partitions.METRICS:
+        ball, distance = (
+            partitions.credible_ball(draws, draws[0], loss, level),
+            partitions.distances(draws, draws[0], loss),
+        )
+        assert ball.share == (distance <= ball.radius + 1e-12).mean() >= level
+        assert (distance < ball.radius - 1e-9).mean() < level

@@ -272,6 +272,7 @@ def test_wasserstein_and_barycentre(dim):
         assert total(centre, covariance) < total(centre + 0.05 * rng.normal(size=dim), neighbour)
 
 
+@pytest.mark.quick("relabelling")
 @pytest.mark.parametrize("dim", [2, 3])
 def test_transport_recovers_known_labels(dim):
     rng = np.random.default_rng(0)
@@ -364,3 +365,34 @@ def test_online_step_undoes_a_permutation(case, p):
 def test_a_row_that_is_no_permutation():
     with pytest.raises(InputError, match=r"draw 1 has \[0, 0\]"):
         relabelling.user(np.array([[0, 1], [0, 0]]))
+
+
+@pytest.mark.quick("relabelling")
+def test_the_cost_of_transport_is_over_the_components_that_carry_data():
+    """Two components of three, the third anywhere: objective and barycentres by hand, draw by draw, and without it."""
+    rng, size, dim = np.random.default_rng(3), 12, 2
+    centres = np.array([[0.0, 0.0], [5.0, 1.0]])
+    means = np.concatenate(
+        [centres + 0.3 * rng.normal(size=(size, 2, dim)), 40 * rng.normal(size=(size, 1, dim))], axis=1
+    )
+    covariances = np.eye(dim) * rng.uniform(0.5, 2, (size, 3, 1, 1)) * np.array([1.0, 1.0, 30.0])[:, None, None]
+    active = np.tile([True, True, False], (size, 1))
+    order = rng.permuted(np.tile(np.arange(3), (size, 1)), axis=1)
+    take = lambda a: np.take_along_axis(a, order.reshape(*order.shape, *[1] * (a.ndim - 2)), axis=1)
+    found = relabelling.transport(take(means), take(covariances), active=take(active))
+    few = relabelling.transport(means[:, :2], covariances[:, :2])
+    centre, covariance = barycentres(
+        means[:, :2], covariances[:, :2], np.ones((size, 2)), np.tile(np.eye(dim), (2, 1, 1))
+    )
+    by_hand = wasserstein(means[:, :2], covariances[:, :2], centre, covariance).sum()
+    assert found.objective == pytest.approx(by_hand, rel=1e-6)
+    assert few.objective == pytest.approx(by_hand, rel=1e-6)
+    # Some draws once more are components of more weight: the barycentre is a weighted mean, and not that of the two.
+    weights = np.array([[1.0], [3.0]])
+    pair = means[:2, :1], covariances[:2, :1]
+    centre, covariance = barycentres(*pair, weights, pair[1][0])
+    rows = [0, 1, 1, 1]
+    again = barycentres(means[rows, :1], covariances[rows, :1], np.ones((4, 1)), pair[1][0])
+    np.testing.assert_allclose(centre, again[0], rtol=1e-12)
+    np.testing.assert_allclose(covariance, again[1], rtol=1e-8)
+    assert np.abs(centre - pair[0].mean(axis=0)).max() > 1e-3

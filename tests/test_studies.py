@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from jax import random
+from made_up import from_the_prior
 
-import dpgmm
 from comparisons import concentration as of_concentration
 from comparisons import truncation
 from comparisons.initialisation import restarts
@@ -23,7 +23,6 @@ from dpgmm.diagnostics.intervals import Estimate
 from dpgmm.report import study
 from dpgmm.report.study import Section
 
-RNG = np.random.default_rng(0)
 INFINITY = math.inf
 
 
@@ -39,6 +38,7 @@ def test_the_interval_of_a_share_is_wilsons(successes, trials):
     np.testing.assert_allclose(found, (p, max(0, middle - half), min(1, middle + half)), atol=1e-12)
 
 
+@pytest.mark.quick("comparisons")
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.95, 1.0])
 def test_restarts_needed_are_the_least_that_do(share):
     needed = restarts.restarts_needed(share)
@@ -62,15 +62,16 @@ def test_the_median_of_the_best_is_that_of_all_tuples(values, r):
 def test_bootstrap_intervals_cover():
     """Of the median of the best of five standard normals, ``Phi^-1(2^{-1/5})``, in 100 repetitions of 100 runs."""
     truth = 1.1290  # 0.5 ** (1 / 5) = 0.87055
-    covered = 0
+    covered, rng = 0, np.random.default_rng(0)
     for repetition in range(100):
-        low, high = restarts.bootstrap(RNG.normal(size=100), 5, seed=repetition)
+        low, high = restarts.bootstrap(rng.normal(size=100), 5, seed=repetition)
         covered += low <= truth <= high
     # Percentile intervals of an upper quantile from 100 runs: some 93 %, standard error 2.5 %.
     assert 85 <= covered <= 100
     assert restarts.bootstrap(np.full(10, 3.0), 2) == (3.0, 3.0)
 
 
+@pytest.mark.quick("comparisons")
 def test_success_needs_both_the_height_and_the_truth():
     value, found = np.array([0.0, -1.0, -initialisation.NATS - 0.1, -INFINITY]), np.array([False, True, True, True])
     runs = initialisation.Runs(value, found, 1.0, 1.0)
@@ -134,6 +135,7 @@ def autoregression(rho, chains, draws, rng):
     return x
 
 
+@pytest.mark.quick("diagnostics")
 @pytest.mark.parametrize("rho", [0.0, 0.8])
 def test_batch_means_give_the_error_of_a_mean(rho):
     rng = np.random.default_rng(1)
@@ -146,7 +148,7 @@ def test_batch_means_give_the_error_of_a_mean(rho):
 
 
 def test_chains_apart_are_not_hidden():
-    apart = np.arange(4.0)[:, None] + 1e-3 * RNG.normal(size=(4, 1_000))
+    apart = np.arange(4.0)[:, None] + 1e-3 * np.random.default_rng(0).normal(size=(4, 1_000))
     found = intervals.batch_means(apart)
     assert found.error == pytest.approx(np.arange(4.0).std(ddof=1) / 2, rel=1e-2)
     with pytest.raises(InputError, match="1 chains of 100 draws: batch means need two chains"):
@@ -159,6 +161,7 @@ def test_estimates_are_written_with_two_digits_of_error():
     assert str(Estimate(2.0, 0.0)) == "2.000 ± 0.000"
 
 
+@pytest.mark.quick("report")
 def test_a_number_that_is_none_leaves_nothing(tmp_path):
     section = Section("table", [{"a": 1}])
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -195,6 +198,7 @@ def test_the_bound_at_draws_is_the_exact_one_averaged(num_components):
     )
 
 
+@pytest.mark.quick("comparisons")
 def test_how_many_components_are_enough():
     row = lambda k, value: {"K": k, "gibbs": {"x": Estimate(value, 0.1), "bound": value}}
     swept = [row(2, 1.0), row(3, 5.0), row(5, 1.0), row(8, 4.9), row(12, 5.1), row(20, 5.0)]
@@ -208,6 +212,7 @@ def test_how_many_components_are_enough():
 # Concentration.
 
 
+@pytest.mark.quick("comparisons")
 def test_stirling_numbers():
     np.testing.assert_allclose(np.exp(of_concentration.log_stirling(6, 6)), [0, 120, 274, 225, 85, 15, 1])
     np.testing.assert_allclose(np.exp(of_concentration.log_stirling(6, 3)), [0, 120, 274, 225])
@@ -217,7 +222,9 @@ def test_stirling_numbers():
 
 @pytest.mark.parametrize("fixed", [None, 0.7])
 def test_the_prior_of_the_number_of_clusters_is_that_of_all_partitions(fixed):
-    posterior = load_model("stick_breaking")(Dataset(RNG.normal(size=7)), truncation=2, shape=1.5, rate=0.8)
+    posterior = load_model("stick_breaking")(
+        Dataset(np.random.default_rng(0).normal(size=7)), truncation=2, shape=1.5, rate=0.8
+    )
     every = exact.partitions(posterior, concentration=fixed)
     wanted = np.bincount(every.labels.max(axis=1) + 1, np.exp(every.log_prior), 8)
     prior = Concentration(1.5, 0.8) if fixed is None else fixed
@@ -235,7 +242,7 @@ def test_priors_of_the_study_are_integrated(prior):
 
 
 def test_visible_clusters():
-    labels = np.minimum(RNG.geometric(0.3, size=(2, 5, 60)) - 1, 11)
+    labels = np.minimum(np.random.default_rng(0).geometric(0.3, size=(2, 5, 60)) - 1, 11)
     count = lambda row: sum(np.mean(row == k) >= of_concentration.SHARE for k in range(12))
     wanted = [[count(row) for row in chain] for chain in labels]
     np.testing.assert_array_equal(of_concentration.visible(labels.astype(np.uint8)), wanted)
@@ -253,27 +260,18 @@ def test_thinned_samples_keep_the_proportions():
 
 # The studies themselves.
 
-TREES: dict[str, xr.DataTree] = {}
-
-
-def once(posterior, method, progress=None, **options):
-    """`dpgmm.fit`, the first time a method is asked for; then the same draws again: compiling takes most of a test."""
-    if method not in TREES:
-        TREES[method] = dpgmm.fit(posterior, method, progress=progress, **options)
-    return TREES[method]
-
 
 @pytest.mark.parametrize("module", [initialisation, truncation, of_concentration], ids=lambda m: m.__name__)
 def test_studies_leave_a_page_and_its_numbers(module, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "fit", once)
-    name = module.__name__.split(".")[-1]
+    monkeypatch.setattr(module, "fit", from_the_prior)
+    name = module.__name__.split(".")[1]
     check(module.run(tmp_path, quick=True), tmp_path, name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", [initialisation, truncation, of_concentration], ids=lambda m: m.__name__)
 def test_quick_studies(module, tmp_path):
-    check(module.run(tmp_path, quick=True), tmp_path, module.__name__.split(".")[-1])
+    check(module.run(tmp_path, quick=True), tmp_path, module.__name__.split(".")[1])
 
 
 def check(numbers, folder, name):

@@ -24,6 +24,7 @@ from dpgmm.data import Dataset
 from dpgmm.diagnostics.intervals import wilson
 from dpgmm.draws import affinity
 from dpgmm.draws.affinity import Heaviest
+from dpgmm.methods import REGISTRY
 from dpgmm.model.posterior import Posterior
 from dpgmm.report import plots, study
 from dpgmm.report.study import Picture, Section
@@ -370,7 +371,7 @@ def _gaps(varied: dict[str, tuple[Setting, ...]], runs: dict[Setting, Runs], bes
 
 def _gain(best_of_r: dict[str, Any]):
     canvas, [[left, right]] = plots.figure(1, 2, height=3.6)
-    for (kind, by), tint in zip(best_of_r.items(), plots.COLOURS.values(), strict=False):
+    for (kind, by), tint in zip(best_of_r.items(), (method.colour for method in REGISTRY.values()), strict=False):
         r = [int(k) for k in by]
         success, low, high = np.array([b["success"] for b in by.values()]).T
         left.plot(r, success, "o-", color=tint, label=kind, ms=4)
