@@ -142,7 +142,7 @@ CHANGES = [
         "int(np.argmin(log_joint_of",
         f"{DIAGNOSTICS} -k reference_partition",
     ),
-    Change("dpgmm/diagnostics/panel.py", "base_measure.is_tied(covariance)", "False", f"{DIAGNOSTICS} -k tied"),
+    Change("dpgmm/diagnostics/panel.py", "base_measure.is_tied(found.covariance)", "False", f"{DIAGNOSTICS} -k tied"),
     Change("dpgmm/diagnostics/panel.py", "between = max(", "between = min(", f"{DIAGNOSTICS} -k numbers_of_the_chains"),
     Change(
         "dpgmm/diagnostics/r_star.py",
