@@ -24,6 +24,7 @@ from dpgmm import Dataset, InputError, calibration, draws, load_model
 from dpgmm.methods import REGISTRY, Method
 from dpgmm.model.loading import load
 from dpgmm.truth.calibration.quantities import Draw, values
+from dpgmm.truth.calibration.ranks import _holm
 from dpgmm.truth.calibration.variational import symmetry_p_value
 
 
@@ -107,6 +108,15 @@ def test_uniform_ranks_are_inside_and_others_are_not():
     bias = calibration.vsbc(ranks)["p"]
     assert bias["q3"] < 1e-4
     assert (bias[["q0", "q1", "q2"]] > 0.01).all()
+
+
+@pytest.mark.quick("truth")
+def test_holms_adjustment_and_places_of_ranks_by_hand():
+    """0.01 x 3, 0.03 x 2, and 0.04 x 1, raised to what stands before it; rank r of S is in [r, r + 1] / (S + 1)."""
+    np.testing.assert_allclose(_holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
+    rank = np.arange(10)[:, None]
+    shares = calibration.pit(calibration.Ranks("nuts", "stick_breaking", ("q",), rank, 9, np.ones(1, bool)))
+    assert ((rank / 10 <= shares) & (shares <= (rank + 1) / 10)).all()
 
 
 def test_quantities_that_are_no_invariants_do_not_count():

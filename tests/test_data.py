@@ -208,3 +208,10 @@ def test_read_says_which_file_is_missing(tmp_path, file):
 def test_columns_of_one_name_are_refused(file):
     with pytest.raises(InputError, match="file: two columns are called 'age'; rename one, or choose others"):
         read(file("age,age,b\n1,2,3\n4,5,6\n"))
+
+
+def test_a_point_of_no_weight_gives_no_scale():
+    """The mean of three equal points is rounded, so that their deviation is not quite nought."""
+    data = Dataset(np.array([0.1, 0.1, 0.1, 5.0]), np.array([1.0, 1.0, 1.0, 0.0]))
+    assert data.mean[0] != 0.1
+    assert data.scale[0] == 1.0
