@@ -11,7 +11,7 @@ from .diagnostics.agreement import Agreement, agreement
 from .errors import InputError
 from .labels.modes import Atlas, atlas
 from .labels.switching import Switching, switching
-from .methods import certificate
+from .methods import certificate, fitting
 from .methods.fitting import fit
 from .model import loading, posterior
 from .model.loading import load_model
@@ -36,7 +36,7 @@ _PATHS = (
         compression,
         datasets,
     ),
-    *(loading, posterior, certificate, calibration, exact),
+    *(loading, posterior, certificate, fitting, calibration, exact),
 )
 sys.modules |= {f"dpgmm.{module.__name__.rpartition('.')[2]}": module for module in _PATHS}
 

@@ -264,16 +264,16 @@ def test_the_report_shows_every_picture_and_its_captions_name_the_projection(dim
     columns = ("waiting", "eruptions", "T3", "TSH", "DTSH")[:dim]
     trees = {m: tree(dim, m, length=3, columns=columns) for m in ("map", "gibbs")}
     table = pd.DataFrame(
-        {"kind": ["invariant"], "sd": [1.0], "r_hat": [1.0], "ess_bulk": [99.0], "ess_tail": [99.0]},
-        index=pd.Index(["x"], name="quantity"),
+        {"kind": ["invariant", "raw"], "sd": 1.0, "r_hat": [1.0, 1.1], "ess_bulk": 99.0, "ess_tail": 99.0},
+        index=pd.Index(["x", "weights[0]"], name="quantity"),
     )
     diagnosis = diagnostics.Diagnosis(table, "converged", "By hand.", {})
     page = report.write(tmp_path / "report.html", trees, dict.fromkeys(trees, diagnosis), {}, {}).read_text()
     pictures = re.findall(r'<img [^>]*src="data:image/png;base64,([^"]*)"', page)
-    # Fits, two pair plots, frame, loss, weights, one path, active components.
-    assert len(pictures) == page.count("<img") == 8
+    # Fits, two pair plots, frame, loss, weights, one path, active components, traces of the sampler.
+    assert len(pictures) == page.count("<img") == 9
     assert min(map(len, pictures)) > 5_000
-    assert page.count("<figcaption>") == page.count("</figcaption>") == page.count("<figure>") == 8
+    assert page.count("<figcaption>") == page.count("</figcaption>") == page.count("<figure>") == 9
     assert f"80 points in {dim} dimensions" in page
     assert page.count("two linear discriminants") == (5 if dim == 5 else 0)
     assert "the most probable component of the draw shown" in page

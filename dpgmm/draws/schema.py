@@ -223,9 +223,19 @@ def data_of(draws: xr.DataTree) -> Dataset:
     return Dataset(observed["points"].values, weights)  # pyright: ignore[reportArgumentType]
 
 
+def kind(draws: xr.DataTree) -> str:
+    """``"point"``, ``"guide"`` or ``"sampler"``: as recorded, else by what the draws carry."""
+    if "kind" in draws.attrs:
+        return draws.attrs["kind"]
+    if draws.attrs.get("point_estimate", 0):
+        return "point"
+    weighed = "sample_stats" in draws.children and "log_weight" in draws["sample_stats"].data_vars
+    return "guide" if weighed else "sampler"
+
+
 def are_restarts(draws: xr.DataTree) -> bool:
     """Whether chains are restarts of an optimiser, each with an answer of its own: of a point estimate or a guide."""
-    return "optimisation" in draws.children or draws.attrs.get("kind", "sampler") != "sampler"
+    return "optimisation" in draws.children or kind(draws) != "sampler"
 
 
 def answer(draws: xr.DataTree) -> xr.DataTree:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from .. import diagnostics
 from ..diagnostics.agreement import ERRORS, Agreement, agreement, with_error
 from ..diagnostics.answer import Answer, believe
-from ..draws import answer, are_restarts
+from ..draws import answer, are_restarts, kind
 from ..labels import summary as labelling
 from ..labels.summary import Labelling
 from ..partitions import Partition, num_clusters
@@ -155,7 +155,7 @@ def _content(
         "pairs": _pairs(answers, labels, seen) if seen.dim > 1 else {},
         "components": {name: _records(components(tree, seen)) for name, tree in answers.items()},
         "of": {name: "best restart" if are_restarts(tree) else "all chains" for name, tree in trees.items()},
-        "training": next((_training(tree, seen) for tree in paths.values() if tree.attrs.get("kind") == "point"), None),
+        "training": next((_training(tree, seen) for tree in paths.values() if kind(tree) == "point"), None),
         "paths": {name: png(plots.paths(tree, seen)) for name, tree in paths.items()},
         "tables": {name: _both(d) for name, d in found.items() if bool(d.table["r_hat"].notna().to_numpy().any())},
         "traces": _traces(trees, found),
@@ -222,7 +222,7 @@ def _training(tree: xr.DataTree, seen: View) -> dict[str, Any]:
 
 def _traces(trees: dict[str, xr.DataTree], found: dict[str, diagnostics.Diagnosis]) -> dict[str, Any] | None:
     """Traces of the first sampler in the run, with its verdict; None without one."""
-    name = next((name for name, tree in trees.items() if tree.attrs.get("kind") == "sampler"), None)
+    name = next((name for name, tree in trees.items() if kind(tree) == "sampler"), None)
     if name is None:
         return None
     diagnosis = found[name]
