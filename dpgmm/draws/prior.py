@@ -1,6 +1,7 @@
 """The conjugate prior that draws were made under, by value: two models of one name need not be one model."""
 
 import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -37,9 +38,10 @@ def of(draws: xr.DataTree) -> Conjugate | None:
     told = json.loads(draws.attrs.get("prior", NONE))
     if told is None:
         return None
-    base = BaseMeasure(**{name: np.asarray(value, float) for name, value in told["base"].items()})
-    if base.scale_tril.ndim == 2:
-        base = base._replace(scale_tril=_diagonal(base.scale_tril))
+    of_base: dict[str, Any] = {name: np.asarray(value, float) for name, value in told["base"].items()}
+    if of_base["scale_tril"].ndim == 2:
+        of_base["scale_tril"] = _diagonal(of_base["scale_tril"])
+    base = BaseMeasure(**of_base)
     hyperprior = None if told["hyperprior"] is None else Hyperprior(**told["hyperprior"])
     known = told["concentration"]
     concentration = Concentration(**known) if isinstance(known, dict) else known

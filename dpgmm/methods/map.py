@@ -100,7 +100,8 @@ def step(
     loss = lambda u: -posterior.on(data).log_joint(posterior.constrain(u)[0])
     value, gradient = jax.value_and_grad(loss)(state.position)
     update, memory = optimiser.update(gradient, state.memory)
-    return State(optax.apply_updates(state.position, update), memory), value
+    position: Any = optax.apply_updates(state.position, update)
+    return State(position, memory), value
 
 
 METHOD = Method("map", run, kind="point", quick={"restarts": 4, "steps": 600}, colour="#0072B2", usual=True)
