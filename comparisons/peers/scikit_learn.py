@@ -50,7 +50,7 @@ def run(posterior, key, *, max_iter=2_000, restarts=4, draws_per_restart=1_000, 
         n_init=restarts, max_iter=max_iter, random_state=int(key[-1]),
     ).fit(posterior.data.points)  # fmt: skip
     df = fitted.degrees_of_freedom_
-    roots = np.linalg.cholesky(fitted.covariances_ * df[:, None, None])[:, None]
+    roots = jnp.asarray(np.linalg.cholesky(fitted.covariances_ * df[:, None, None])[:, None])
     q = jax.tree.map(jnp.asarray, gaussian.BaseMeasure(fitted.means_, fitted.mean_precision_, df, roots))
     keys, sticks = random.split(key, draws_per_restart), jnp.stack(fitted.weight_concentration_)[:, :-1]
     every = lambda keys, sticks, q: jax.lax.map(lambda key: draw(key, sticks, q, prior), keys)
