@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..draws import data_of, monte_carlo
+from ..draws import data_of, kind, monte_carlo
 from ..draws.affinity import VISIBLE
 from ..errors import InputError
-from .diagnosis import Diagnosis, invariants, is_guide
+from .diagnosis import Diagnosis, invariants
 from .verdicts import FOUND
 
 ERRORS = 4.0
@@ -137,7 +137,7 @@ def agreement(trees: Mapping[str, xr.DataTree], found: Mapping[str, Diagnosis] |
 
 def claims(tree: xr.DataTree) -> bool:
     """Whether draws claim to be of the posterior: neither a point estimate nor a variational guide."""
-    return not tree.attrs.get("point_estimate", 0) and not is_guide(tree)
+    return kind(tree) == "sampler"
 
 
 def quantities(

@@ -13,6 +13,8 @@ from .agreement import Agreement, claims, quantities
 from .diagnosis import POOR, Diagnosis, is_guide, sorted_components
 from .verdicts import FOUND
 
+KINDS = "point", "guide", "sampler"
+"""Kinds of draws, by what may be believed of them: the most comes last."""
 LIKELY = 0.05
 """Probability from which on a number of clusters is named in the first line."""
 NAMED = 4
@@ -93,7 +95,7 @@ def number_of_clusters(tree: xr.DataTree) -> pd.DataFrame:
     Empty for point estimates, and for draws that do not say.
     """
     stats = tree["sample_stats"].to_dataset() if "sample_stats" in tree.children else {}
-    if "occupied_clusters" not in stats or tree.attrs.get("point_estimate", 0):
+    if "occupied_clusters" not in stats or draws.kind(tree) == "point":
         return _no_clusters()
     values = stats["occupied_clusters"].values
     rows = []
@@ -130,8 +132,8 @@ def against(
 
 def _standing(tree: xr.DataTree, diagnosis: Diagnosis) -> tuple[bool, int, float]:
     """What methods are ordered by: earned or not, kind, and how well determined."""
-    kind = 2 if claims(tree) else 1 if is_guide(tree) else 0
-    quality = diagnosis.least_ess if kind == 2 else -diagnosis.k_hat if kind == 1 else 0.0
+    kind = KINDS.index(draws.kind(tree))
+    quality = (0.0, -diagnosis.k_hat, diagnosis.least_ess)[kind]
     return has_earned(tree, diagnosis), kind, float(np.nan_to_num(quality, nan=-np.inf))
 
 
@@ -152,7 +154,7 @@ def _sentence(name: str, tree, diagnosis: Diagnosis, clusters: pd.DataFrame, ear
         return f"Believe {name} ({diagnosis.verdict}, {why}): {number}."
     if split is not None:
         return f"Believe none of the methods yet: {split}. {name}: {number}."
-    if tree.attrs.get("point_estimate", 0):
+    if draws.kind(tree) == "point":
         return f"No posterior to believe: {name} is a point estimate, and says nothing of the number of clusters."
     reason = diagnosis.verdict + (f", k-hat {diagnosis.k_hat:.2f}" if is_guide(tree) else "")
     return f"No method has earned belief yet; the best so far is {name} ({reason}): {number}."
@@ -221,7 +223,7 @@ def _of_point(tree: xr.DataTree, best: str, reference: xr.DataTree) -> str:
     hold = f"its {number} component{'s' if number != 1 else ''} that hold a point in expectation"
     text = f"{hold} are those of one mode of a density: no estimate of the number of clusters, and no uncertainty"
     others = reference["sample_stats"].to_dataset() if "sample_stats" in reference.children else {}
-    if reference.attrs.get("point_estimate", 0) or "active_components" not in others:
+    if draws.kind(reference) == "point" or "active_components" not in others:
         return text
     counts = others["active_components"].values
     share = f"{best} has {counts.mean():.1f} on average, and {number} with probability {np.mean(counts == number):.2f}"

@@ -14,6 +14,7 @@ from jax import Array
 
 from ..densities import mixture
 from ..draws import best_chain, monte_carlo, spread
+from ..draws import kind as kind_of
 from ..draws.affinity import VISIBLE
 from ..draws.monte_carlo import r_hat
 from ..draws.thinning import evenly
@@ -73,7 +74,7 @@ def diagnose(draws: xr.DataTree, superchains: Sequence[int] | None = None) -> Di
     quantities |= {("raw", name): v for name, v in _raw(draws).items()}
     num_chains = draws["posterior"].sizes["chain"]
     of_r_hat = r_hat if superchains is None else _nested(superchains, num_chains)
-    point = bool(draws.attrs.get("point_estimate", 0))
+    point = kind_of(draws) == "point"
     rows = [
         {"quantity": name, "kind": kind, **monte_carlo.row(v, None if point or num_chains < 2 else of_r_hat)}
         for (kind, name), v in quantities.items()
@@ -99,8 +100,8 @@ def diagnose(draws: xr.DataTree, superchains: Sequence[int] | None = None) -> Di
 
 
 def is_guide(draws: xr.DataTree) -> bool:
-    """Whether draws are of a variational guide: they have importance weights."""
-    return "sample_stats" in draws.children and "log_weight" in draws["sample_stats"].data_vars
+    """Whether draws are of a variational guide: they have importance weights (`dpgmm.draws.kind`)."""
+    return kind_of(draws) == "guide"
 
 
 def k_hat_of(draws: xr.DataTree) -> float:

@@ -185,7 +185,7 @@ def _pairs(answers: dict[str, xr.DataTree], labels: dict[str, Labelling], seen: 
         name: {
             "picture": png(pair_plots.pairs(tree, seen, plots.colour(name), of[name])),
             "partition": of[name] is not None,
-            "point": bool(tree.attrs.get("point_estimate", 0)),
+            "point": kind(tree) == "point",
         }
         for name, tree in answers.items()
     }

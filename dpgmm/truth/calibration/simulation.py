@@ -180,7 +180,7 @@ def _with_labels(key: Array, truth: dict[str, np.ndarray], tree: xr.DataTree, co
     """
     posterior, stats = tree["posterior"].to_dataset(), tree["sample_stats"].to_dataset()
     total = posterior.sizes["chain"] * posterior.sizes["draw"]
-    if total < count and not tree.attrs.get("point_estimate", 0):
+    if total < count and schema.kind(tree) != "point":
         method = tree.attrs["method"]
         raise InputError(
             f"{method}: {total} draws a fit, and the truth is to be ranked among {count}; draw more, or lower draws"
