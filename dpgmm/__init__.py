@@ -23,21 +23,8 @@ from .truth import calibration, exact
 __version__ = importlib.metadata.version("dpgmm-suite")
 
 # The modules that a model file needs, and those of which the documents speak, keep their paths: `import dpgmm.posterior`.
-_PATHS = (
-    *(
-        base_measure,
-        concentration,
-        conjugate,
-        distributions,
-        gaussian,
-        mixture,
-        sticks,
-        transforms,
-        compression,
-        datasets,
-    ),
-    *(loading, posterior, certificate, fitting, calibration, exact),
-)
+_DENSITIES = base_measure, concentration, conjugate, distributions, gaussian, mixture, sticks, transforms
+_PATHS = *_DENSITIES, compression, datasets, loading, posterior, certificate, fitting, calibration, exact
 sys.modules |= {f"dpgmm.{module.__name__.rpartition('.')[2]}": module for module in _PATHS}
 
 __all__ = [

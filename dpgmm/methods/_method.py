@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -61,10 +61,10 @@ class Method:
         self.accepts(self.quick)
 
     def _check_signature(self) -> None:
-        parameters = list(inspect.signature(self.run).parameters.values())
-        if "progress" not in inspect.signature(self.run).parameters:
+        parameters = inspect.signature(self.run).parameters
+        if "progress" not in parameters:
             raise InputError(f"method {self.name}: run(...) must take progress=None, which it may ignore")
-        for p in parameters[2:]:
+        for p in list(parameters.values())[2:]:
             keyword = p.kind is p.KEYWORD_ONLY or p.name == "progress"
             if not keyword or p.default is p.empty:
                 raise InputError(
@@ -84,7 +84,7 @@ class Method:
         parameters = inspect.signature(self.run).parameters.values()
         return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "progress"}
 
-    def accepts(self, given: Mapping[str, Any]) -> None:
+    def accepts(self, given: Iterable[str]) -> None:
         """Raise `InputError` for an option that the method does not have."""
         unknown = sorted(set(given) - set(self.options))
         if unknown:
@@ -93,8 +93,7 @@ class Method:
     def bound(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All options as they are bound: those given, else the defaults."""
         self.accepts(given)
-        defaults = {name: p.default for name, p in self.options.items() if p.default is not p.empty}
-        return defaults | dict(given)
+        return {name: p.default for name, p in self.options.items()} | dict(given)
 
     def checked(self, posterior: Posterior) -> None:
         """Raise `InputError` where the method cannot take this model or these data."""

@@ -139,8 +139,6 @@ def _second(key: Array, i: Array, labels: Array, counts: Array, within: float) -
 
 def _log_choice(count: Array, size: int, together: bool, within: float) -> Array:
     """Log probability of a second point given the first, whose cluster has `count` points, above that of any other one."""
-    if within == 0:
-        return jnp.zeros_like(count)
     mates = jnp.maximum(count - 1, 1)
     of_mates = within * (size - 1) / mates if together else 0.0
     return jnp.where(count > 1, jnp.log1p(of_mates - within), 0.0)

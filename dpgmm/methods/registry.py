@@ -4,7 +4,7 @@ import difflib
 import functools
 import importlib.metadata
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,14 @@ GROUP = "dpgmm.methods"
 """Group of the entry points by which installed packages offer methods: ``name = "package.module:METHOD"``."""
 
 
-def find(method: str | Path | Method, options: Iterable[str] | Mapping[str, Any] = ()) -> Method:
+def find(method: str | Path | Method, options: Iterable[str] = ()) -> Method:
     """The method of that name, in the file at that path, or as it is given.
 
     Raises `InputError` for an unknown name, a file that cannot be imported or states no `Method`, or an option that the
     method does not have.
     """
     found = method if isinstance(method, Method) else _named(str(method))
-    found.accepts(dict.fromkeys(options))
+    found.accepts(options)
     return found
 
 
