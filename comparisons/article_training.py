@@ -28,6 +28,7 @@ from jax import Array, lax, vmap
 from jax.example_libraries import optimizers
 from jax.scipy import stats
 from jax.scipy.special import logsumexp
+from jaxtyping import Float, Int
 from rich.status import Status
 from rich.table import Table
 
@@ -35,7 +36,7 @@ from dpgmm import datasets
 from dpgmm.data import Dataset
 from dpgmm.model import loading
 from dpgmm.report import files
-from dpgmm.report.study import wide_console
+from dpgmm.report.terminal import wide_console
 
 article = loading.load("article", "models")
 
@@ -52,7 +53,7 @@ SPACING = 25
 # The article's way.
 
 
-def plain_loss(params: tuple[Array, Array, Array, Array], data: Array) -> Array:
+def plain_loss(params: tuple[Array, Array, Array, Array], data: Float[Array, " N"]) -> Float[Array, ""]:
     """What `models.article.make_joint_loss(25)` computes, said the article's way. Finite while no weight underflows."""
     log_weights, log_concentration, mus, log_scales = params
     weights = _normalised(jnp.exp(log_weights))
@@ -61,11 +62,11 @@ def plain_loss(params: tuple[Array, Array, Array, Array], data: Array) -> Array:
     return -(jnp.sum(of_sticks) + jnp.sum(of_points))
 
 
-def _normalised(weights: Array) -> Array:
+def _normalised(weights: Float[Array, " K"]) -> Float[Array, " K"]:
     return weights / jnp.sum(weights)
 
 
-def _sticks(weights: Array) -> Array:
+def _sticks(weights: Float[Array, " K"]) -> Float[Array, " K"]:
     """Each weight over what the earlier ones have left of 1."""
 
     def one(used, weight):
@@ -74,7 +75,9 @@ def _sticks(weights: Array) -> Array:
     return lax.scan(one, jnp.zeros((), weights.dtype), weights)[1]
 
 
-def _plain_log_density(weights: Array, mus: Array, log_scales: Array, datum: Array) -> Array:
+def _plain_log_density(
+    weights: Float[Array, " K"], mus: Float[Array, " K"], log_scales: Float[Array, " K"], datum: Float[Array, ""]
+) -> Float[Array, ""]:
     def one(weight, mu, log_scale):
         return jnp.log(weight) + stats.norm.logpdf(datum, loc=mu, scale=jnp.exp(log_scale))
 
@@ -107,7 +110,7 @@ class PlainRun:
 # The comparison.
 
 
-def run(out: Path, quick: bool = False, progress: bool = True) -> dict[str, Any]:
+def run(out: Path, *, quick: bool = False, progress: bool = True) -> dict[str, Any]:
     """Time and compare, print a table, write ``out/article_training.json``. `quick`: 300 steps instead of 10,000."""
     console = wide_console()
     steps, turns = (300, 3) if quick else (STEPS, 5)
@@ -217,13 +220,15 @@ def _losses(loss: Callable, params: tuple, data: Dataset, dtype: Any = jnp.float
     return np.asarray(jax.jit(lambda ps: lax.map(lambda p: loss(p, points), ps))(params))
 
 
-def _worst(some: np.ndarray, others: np.ndarray) -> float:
+def _worst(some: Float[np.ndarray, "*shape"], others: Float[np.ndarray, "*shape"]) -> float:
     """Largest relative difference where the second is finite; infinite where only the first is not."""
     known = np.isfinite(others)
     return float(np.max(np.nan_to_num(np.abs(some[known] / others[known] - 1), nan=np.inf)))
 
 
-def _parts_at(some: np.ndarray, others: np.ndarray, steps: np.ndarray) -> int | None:
+def _parts_at(
+    some: Float[np.ndarray, " steps"], others: Float[np.ndarray, " steps"], steps: Int[np.ndarray, " steps"]
+) -> int | None:
     """First of the steps where the two differ by more than `TOLERANCE`, or None."""
     apart = np.flatnonzero(~(np.abs(some / others - 1) <= TOLERANCE))
     return int(steps[apart[0]]) if len(apart) else None

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dpgmm import Dataset, Posterior, calibration, load_model, report
-from dpgmm.report import calibration_plots, study
-from dpgmm.report.study import wide_console
+from dpgmm import Dataset, Posterior, calibration, load_model
+from dpgmm.report import calibration_plots, inline, study
+from dpgmm.report.terminal import wide_console
 
 POINTS = 20
 """Points of a simulated data set."""
@@ -73,11 +73,11 @@ CASES = (
 )
 
 
-def run(out: Path, quick: bool = False) -> list[dict[str, Any]]:
+def run(out: Path, *, quick: bool = False) -> list[dict[str, Any]]:
     """Refit, rank, draw; print a table, a row a case. `quick`: 2 simulations of short runs on one model."""
     console, rows, sections, record = wide_console(), [], [], []
     try:
-        for case, ranks in _ranks(console, quick):
+        for case, ranks in _ranks(console, quick=quick):
             rows.append(row(case, ranks))
             sections.append(_section(case, ranks, rows[-1]))
             names = {"names": list(ranks.names), "ranks": ranks.rank.tolist()}
@@ -100,7 +100,7 @@ def posterior_of(case: Case) -> Posterior:
     return load_model(case.model)(data, truncation=case.truncation)
 
 
-def _ranks(console: Console, quick: bool) -> Iterator[tuple[Case, calibration.Ranks]]:
+def _ranks(console: Console, *, quick: bool) -> Iterator[tuple[Case, calibration.Ranks]]:
     """Ranks of every case, those of an interrupted one as far as it came."""
     simulations, draws = (2, 19) if quick else (SIMULATIONS, DRAWS)
     columns = TextColumn("{task.description}"), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn()
@@ -176,7 +176,7 @@ def _section(case: Case, ranks: calibration.Ranks, numbers: dict[str, Any]) -> d
         "title": f"{case.method}, {case.model}",
         "verdict": numbers["verdict"],
         "table": [{str(k): _or_none(v) for k, v in line.items()} for line in table.to_dict("records")],
-        "picture": None if ranks.point_estimate else report.png(calibration_plots.picture(ranks), 100),
+        "picture": None if ranks.point_estimate else inline.picture(calibration_plots.picture(ranks), 100),
     }
 
 

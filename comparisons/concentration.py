@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Integer
 from scipy.special import digamma, gammaln, logsumexp  # pyright: ignore[reportAttributeAccessIssue]  # not annotated
 
 from dpgmm import datasets, diagnostics, fit, load_model
@@ -71,7 +72,7 @@ SEATED = 400_000
 QUICK: dict[str, Any] = {"chains": 2, "warmup": 20, "draws_per_chain": 60, "keep_allocations": True}
 
 
-def run(out: Path, quick: bool = False) -> dict[str, Any]:
+def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
     """Fit, measure, draw; print the tables. `quick`: the default prior, 30 points of the four Gaussians, short runs."""
     priors, growing, sizes = ((DEFAULT,), (DEFAULT,), (30,)) if quick else (PRIORS, GROWING, SIZES)
     numbers: dict[str, Any] = {"galaxies": [], "four_gaussians": []}
@@ -111,7 +112,9 @@ def _measured(data: Dataset, prior: Prior, options: dict[str, Any], next_fit: Ca
         "prior": prior.name,
         "points": data.size,
         "clusters": intervals.batch_means(clusters.astype(float)),
-        "visible clusters": intervals.batch_means(visible(found["allocations"].values).astype(float)),
+        "visible clusters": intervals.batch_means(
+            visible(tree["sample_stats"].to_dataset()["allocations"].values).astype(float)
+        ),
         "four clusters": seen[4],
         "concentration": intervals.batch_means(found["concentration"].values),
         "prior mean of a": here.shape / here.rate,
@@ -125,12 +128,12 @@ def _measured(data: Dataset, prior: Prior, options: dict[str, Any], next_fit: Ca
 
 def _r_hat(tree: xr.DataTree, clusters: np.ndarray) -> float | None:
     """The larger R-hat of the number of clusters and of the log likelihood; None where one never changes."""
-    values = clusters.astype(float), tree["sample_stats"].to_dataset()["log_likelihood"].values
+    values = clusters.astype(float), tree["sample_stats"].to_dataset()["total_log_likelihood"].values
     worst = max(diagnostics.r_hat(v) for v in values)
     return worst if math.isfinite(worst) else None
 
 
-def visible(allocations: np.ndarray) -> np.ndarray:
+def visible(allocations: Integer[np.ndarray, "chain draw obs"]) -> Integer[np.ndarray, "chain draw"]:
     """Number of clusters that hold at least `SHARE` of the points, ``(chain, draw, obs)`` to ``(chain, draw)``."""
     size = allocations.shape[-1]
     rows = allocations.reshape(-1, size).astype(int)
@@ -208,7 +211,7 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
         )
     sentences.append(
         "Theory: with a fixed concentration the posterior number of clusters does not converge to the true number "
-        "of components (Miller & Harrison 2013, NIPS 26; 2014, JMLR 15). A prior on the concentration can mend that "
+        "of components (Miller & Harrison 2013, NIPS 26; 2014, JMLR 15). A prior on the concentration can correct that "
         "in some settings (Ascolani, Lijoi, Rebaudo & Zanella 2023, Biometrika 110). A number of clusters from this "
         "model is no estimate of a number of components."
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int, Integer
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.special import gammaln, logsumexp, multigammaln  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -39,8 +40,8 @@ OURS = "ours"
 class Labelled(NamedTuple):
     """Points ``(N, D)`` and their true components ``(N,)``."""
 
-    points: np.ndarray
-    labels: np.ndarray
+    points: Float[np.ndarray, "N D"]
+    labels: Int[np.ndarray, " N"]
 
 
 KINDS = {"one": 1, "two": 2, "three": 3, "wide": 3}
@@ -98,7 +99,7 @@ PRIORS: dict[str, Callable[[Dataset, str], BaseMeasure]] = {
 class Evidence:
     """Log evidence of partitions of points under a base measure, in numpy: `conjugate` once more, by determinants."""
 
-    def __init__(self, points: np.ndarray, base: BaseMeasure, tied: bool):
+    def __init__(self, points: np.ndarray, base: BaseMeasure, *, tied: bool):
         self.mean, self.kappa, self.df, tril = (np.asarray(leaf, float) for leaf in base)
         self.tied, self.shape = tied, conjugate.shape_of(base)
         self.x = points - self.mean
@@ -130,7 +131,7 @@ class Evidence:
         gain = self.of_gammas[counts] - self.of_gammas[0]
         return self.shape[0] * gain + 0.5 * (self.df * _log_det(self.prior) - more * _log_det(self.prior + scatter))
 
-    def of(self, labels: np.ndarray) -> float:
+    def of(self, labels: Integer[np.ndarray, " N"]) -> float:
         """Log evidence of one partition, nats."""
         counts, sums, squares = self.statistics(labels)
         scatter = self.scatter(counts, sums, squares)
@@ -139,7 +140,9 @@ class Evidence:
             return float(self.of_covariance(counts_of_all, scatter).sum() + self.of_means(counts).sum())
         return float(self.of_covariance(counts, scatter).sum() + self.of_means(counts).sum())
 
-    def with_one_alone(self, labels: np.ndarray, points: np.ndarray) -> np.ndarray:
+    def with_one_alone(
+        self, labels: Integer[np.ndarray, " N"], points: Int[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"]:
         """Log evidence of the partition with each of these points, not alone yet, a cluster of its own."""
         counts, sums, squares = self.statistics(labels)
         cluster, one = labels[points], np.ones(len(points), int)
@@ -156,7 +159,7 @@ class Evidence:
         return means + others + self.of_covariance(left[0], after) + self.of_covariance(one, alone)
 
 
-def _log_det(matrices: np.ndarray) -> np.ndarray:
+def _log_det(matrices: Float[np.ndarray, "*batch B d d"]) -> Float[np.ndarray, "*batch"] | np.floating:
     """Log determinants of blocks ``(..., B, d, d)``, summed over them."""
     if matrices.shape[-1] == 1:
         return np.log(matrices[..., 0, 0]).sum(axis=-1)
@@ -186,7 +189,7 @@ def _merges(number: int) -> list[tuple[int, ...]]:
     return [z for z in labels if all(z[i] <= max(z[:i], default=-1) + 1 for i in range(number))]
 
 
-def _by_appearance(labels: np.ndarray) -> np.ndarray:
+def _by_appearance(labels: Integer[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse]
 
@@ -255,7 +258,7 @@ def sampled(evidence: Evidence, start: np.ndarray, log_number: np.ndarray, sweep
     return np.array(found[sweeps // 5 :])
 
 
-def run(out: Path, quick: bool = False) -> dict[str, Any]:
+def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
     """Evaluate, sample, draw; print the tables. `quick`: 20 points in 1 and 5 dimensions, two data sets."""
     sizes, dims, repeats = ((20,), (1, 5), 2) if quick else (SIZES, DIMS, REPEATS)
     rows = []
@@ -279,7 +282,7 @@ def cells(size: int, dim: int, kind: str, repeats: int, to_sample: int, sweeps: 
         data = simulated(kind, size, dim, seed)
         given, partitions = Dataset(data.points), candidates(data)
         for covariance, (name, make) in itertools.product(types, PRIORS.items()):
-            evidence = Evidence(data.points, make(given, covariance), is_tied(covariance))
+            evidence = Evidence(data.points, make(given, covariance), tied=is_tied(covariance))
             exact[covariance][name].append(probability_of_number(evidence, partitions, log_number)[truth])
             if size == SAMPLED_SIZE and seed < to_sample:
                 visited = sampled(evidence, data.labels, log_number, sweeps, seed)
@@ -314,7 +317,7 @@ def _place(row: dict[str, Any]) -> str:
 def conclusions(numbers: dict[str, Any]) -> list[str]:
     """What the numbers say."""
     rows, counted = numbers["cells"], tally(numbers["cells"])
-    nobody = [row for row in rows if max(believed(row).values()) <= RIGHT]
+    none_right = [row for row in rows if max(believed(row).values()) <= RIGHT]
     lost = [row for row in rows if max(believed(row).values()) > RIGHT >= believed(row)[OURS]]
     one = [row for row in lost if row["kind"] == "one"]
     listed = lambda cells: "; ".join(map(_place, cells)) or "none"
@@ -327,7 +330,7 @@ def conclusions(numbers: dict[str, Any]) -> list[str]:
         f"true number has more than {RIGHT:.0%} of the probability, on average over data sets.",
         f"One Gaussian, got right by some prior and not by ours: {listed(one)}.",
         f"All cells that some prior gets right and ours does not ({len(lost)}): {listed(lost)}.",
-        f"Cells that no prior of the grid gets right ({len(nobody)} of {len(rows)}): {listed(nobody)}.",
+        f"Cells that no prior of the grid gets right ({len(none_right)} of {len(rows)}): {listed(none_right)}.",
         f"At {SAMPLED_SIZE} points the sampler gives the true number {np.mean(above):.2f} less probability than exact "
         "evidence over candidates does, on average, under our default: the many partitions that are each as good as "
         "nothing. For more points only the evidence is at hand: read its numbers as the most that can be hoped for.",

@@ -36,9 +36,9 @@ from sklearn.metrics import adjusted_rand_score
 
 from dpgmm import Dataset, Posterior, fit, load_model, partitions
 from dpgmm.densities import conjugate
-from dpgmm.methods import _clusters as clusters
+from dpgmm.methods import _clusters
 from dpgmm.report import files
-from dpgmm.report.study import wide_console
+from dpgmm.report.terminal import wide_console
 
 WEIGHTS = np.array([0.35, 0.25, 0.2, 0.15, 0.05])
 MEANS = np.array([[0.0, 0.0], [3.0, 1.0], [-3.0, 2.0], [1.0, -4.0], [5.0, 5.0]])
@@ -99,7 +99,7 @@ TIMED = "collapsed", "blocked"
 """Methods whose sweeps are timed at every size."""
 
 
-def run(out: Path, quick: bool = False) -> dict[str, Any]:
+def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
     """Time, trace, print the tables, write ``out/gibbs_speed.json``. `quick`: a thousand points, no split-merge."""
     console, plan = wide_console(), QUICK if quick else FULL
     with console.status("timing sweeps"):
@@ -137,7 +137,7 @@ def log_joint(labels: np.ndarray, posterior: Posterior) -> float:
 
 @jax.jit
 def _log_joint(points, labels, base, a):
-    seen = clusters.statistics(points - base.mean, labels, LABELS, base)
+    seen = _clusters.statistics(points - base.mean, labels, LABELS, base)
     return conjugate.log_partition(seen[0], a) + conjugate.log_marginal(*seen, base).sum()
 
 
@@ -188,7 +188,7 @@ def mixing_of(name: str, size: int, chains: int, sweeps: int) -> dict[str, Any]:
     """Several chains from dispersed starts: what is said of mixing at the top of this file."""
     posterior, truth = _posterior(size)
     tree = _fit(posterior, name, chains, sweeps, keep_allocations=True)
-    labels = tree["posterior"].to_dataset()["allocations"].values
+    labels = tree["sample_stats"].to_dataset()["allocations"].values
     last = labels[:, -1]
     between = [float(partitions.vi(last[i], last[j])) for i in range(chains) for j in range(i)]
     return {
@@ -206,7 +206,7 @@ def efficiency_of(name: str, size: int, chains: int, sweeps: int) -> dict[str, A
     """Effective draws a second of running time, the first fifth of every chain counted as warm-up, which costs too."""
     posterior, _ = _posterior(size)
     tree = _fit(posterior, name, chains, sweeps, keep_allocations=True)
-    labels = tree["posterior"].to_dataset()["allocations"].values[:, sweeps // 5 :]
+    labels = tree["sample_stats"].to_dataset()["allocations"].values[:, sweeps // 5 :]
     largest = lambda z: float(np.bincount(z).max())
     quantities = {
         "log joint": np.array([[log_joint(z, posterior) for z in chain] for chain in labels]),

@@ -21,9 +21,9 @@ from rich.table import Table
 
 import dpgmm
 from dpgmm import datasets, diagnostics, draws, fit, load_model, relabel, relabelling, report
-from dpgmm.labels import summary as labelling
-from dpgmm.report import files, label_plots, plots, study
-from dpgmm.report.study import wide_console
+from dpgmm.labels import summary
+from dpgmm.report import files, inline, label_plots, plots, study
+from dpgmm.report.terminal import wide_console
 
 
 class Problem(NamedTuple):
@@ -60,22 +60,22 @@ THINNED = 100
 """Draws a chain on which the relabelling methods are compared."""
 
 
-def run(out: Path, quick: bool = False) -> dict[str, Any]:
+def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
     """Fit, measure, draw; print a table of the numbers. `quick`: short runs and 5 components, to see that all works."""
     console, numbers, sections, agreements, lessons = wide_console(), {}, {}, {}, {}
     for problem in PROBLEMS:
         with console.status(problem.title):
-            trees = _fitted(problem, quick)
+            trees = _fitted(problem, quick=quick)
             for name, tree in trees.items():
                 draws.save(
                     tree, out / f"{problem.title.replace(', ', '-').replace(' ', '_')}-{name.replace(' ', '_')}.nc"
                 )
-            found = {name: labelling.study(tree) for name, tree in trees.items()}
+            found = {name: summary.summarise(tree) for name, tree in trees.items()}
             table = agreement(trees[ALONE])
             numbers[problem.title] = _numbers(trees, found, table)
             sections[problem.title] = {n: report.label_section(trees[n], found[n]) for n in trees}
-            agreements[problem.title] = report.png(label_plots.agreement(table))
-            lessons[problem.title] = report.png(lesson(trees))
+            agreements[problem.title] = inline.picture(label_plots.agreement(table))
+            lessons[problem.title] = inline.picture(lesson(trees))
     pictures = {"sections": sections, "agreements": agreements, "lessons": lessons}
     page = pictures | {"numbers": numbers, "conclusions": conclusions(numbers)}
     path = study.leave_page(out, "label_switching", "label_switching.html.j2", files.finite(numbers), **page)
@@ -86,13 +86,13 @@ def run(out: Path, quick: bool = False) -> dict[str, Any]:
     return numbers
 
 
-def _fitted(problem: Problem, quick: bool) -> dict[str, xr.DataTree]:
+def _fitted(problem: Problem, *, quick: bool) -> dict[str, xr.DataTree]:
     posterior = load_model(problem.model)(problem.data(), truncation=5 if quick else problem.truncation)
     return {name: fit(posterior, METHOD[name], **options) for name, options in (QUICK if quick else OPTIONS).items()}
 
 
 def _numbers(
-    trees: dict[str, xr.DataTree], found: dict[str, labelling.Labelling], agreements: xr.DataArray
+    trees: dict[str, xr.DataTree], found: dict[str, summary.Labelling], agreements: xr.DataArray
 ) -> dict[str, Any]:
     """The numbers of one problem."""
     nuts, of_nuts, of_map = trees[ALONE], found[ALONE], found[MAP]
@@ -116,7 +116,7 @@ def _numbers(
         "NUTS: labellings": of_nuts.switching[0].labellings,
         "NUTS: modes": len(of_nuts.atlas.table),
         "MAP: switches per 1,000 steps": path.per_1000,
-        "MAP: trades of rank per 1,000 steps": labelling.rank_changes(trees[MAP]),
+        "MAP: trades of rank per 1,000 steps": summary.rank_changes(trees[MAP]),
         "MAP: restarts": len(of_map.atlas.mode),
         "MAP: modes": len(of_map.atlas.table),
         "MAP: basin of the best mode": float(of_map.atlas.table["basin"].iloc[0]),
@@ -155,7 +155,7 @@ def lesson(trees: dict[str, xr.DataTree]) -> Figure:
 def agreement(tree: xr.DataTree) -> xr.DataArray:
     """Share of draws that two relabelling methods label alike, of `METHODS`, on `THINNED` draws a chain."""
     thin = tree.isel(draw=slice(None, None, max(1, tree["posterior"].sizes["draw"] // THINNED)))
-    few = labelling.few_points(tree)
+    few = summary.few_points(tree)
     align = lambda method: relabel(thin, method, points=few.points, point_weights=few.weights)
     return relabelling.agreement({method: align(method) for method in METHODS})
 
@@ -164,11 +164,12 @@ def conclusions(numbers: dict[str, dict[str, Any]]) -> list[str]:
     """What the numbers say, a sentence or two each."""
     sentences = []
     for title, n in numbers.items():
-        mended = n["R-hat, relabelled"] < diagnostics.THRESHOLD
+        resolved = n["R-hat, relabelled"] < diagnostics.THRESHOLD
         fifth = [f"{n[f'{name}: {FIFTH}']:.4f} +- {n[f'{name}: standard error']:.4f}" for name in (ALONE, MOVES)]
         sentences += [
             f"{title}: NUTS alone is {n['verdict']}. Read by label, weights have R-hat up to {n['R-hat, raw']:.2f}; "
-            f"relabelled, {n['R-hat, relabelled']:.3f}: relabelling {'mends it' if mended else 'does not mend all of it'}. "
+            f"relabelled, {n['R-hat, relabelled']:.3f}: relabelling "
+            f"{'resolves it' if resolved else 'does not resolve all of it'}. "
             f"The worst quantity that knows no labels has {n['R-hat, invariant']:.3f}.",
             f"{title}: {n['NUTS alone against NUTS with moves']}. The fifth largest weight is {fifth[0]} by NUTS alone and "
             f"{fifth[1]} with moves ({n['with moves: verdict']}, R-hat {n['with moves: R-hat, invariant']:.3f}).",
@@ -177,7 +178,7 @@ def conclusions(numbers: dict[str, dict[str, Any]]) -> list[str]:
             f"by other names; the number of modes behind them is {n['NUTS: modes']}.",
             f"{title}: {n['MAP: restarts']} restarts of MAP end in {n['MAP: modes']} different modes, permutations "
             f"set aside; the best attracts {n['MAP: basin of the best mode']:.0%}. "
-            + ("That is more than other names: no relabelling mends it. " if n["MAP: modes"] > 1 else "")
+            + ("That is more than other names: no relabelling resolves it. " if n["MAP: modes"] > 1 else "")
             + f"The four heaviest components of the best restart trade ranks "
             f"{n['MAP: trades of rank per 1,000 steps']:.1f} times in 1,000 steps.",
             f"{title}: relabelling methods agree on at least {n['relabelling methods, least agreement']:.0%} of the draws, "

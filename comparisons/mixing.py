@@ -146,7 +146,7 @@ QUICK = Plan(
 QUICK.cases[FIFTY].references["nuts"] |= {"moves": "none", "warmup": 25}
 
 
-def run(out: Path, quick: bool = False) -> dict[str, Any]:
+def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
     """Fit, measure, draw; print the tables. `quick`: fifty points, plain NUTS and Gibbs, short runs."""
     plan = QUICK if quick else FULL
     runs = sum(plan.repeats * len(c.contenders) + len(c.references) for c in plan.cases.values()) + plan.seeds

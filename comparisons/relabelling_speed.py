@@ -29,7 +29,7 @@ from rich.table import Table
 from dpgmm import relabelling
 from dpgmm.relabelling import Gaussians
 from dpgmm.report import files
-from dpgmm.report.study import wide_console
+from dpgmm.report.terminal import wide_console
 
 REAL = Path(__file__).resolve().parents[1] / "tests" / "data" / "five_components.npz"
 R_SECONDS = {
@@ -57,7 +57,7 @@ class Case(NamedTuple):
     pivot: int
 
 
-def run(out: Path, quick: bool = False) -> dict[str, Any]:
+def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
     """Time all methods, print a table, write ``out/relabelling_speed.json``.
 
     `quick`: fewer repeats, and a twentieth of the large case.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from dpgmm import datasets, diagnostics, draws, exact, fit, load_model
 from dpgmm.data import Dataset
@@ -70,7 +71,7 @@ PROBLEMS: dict[Callable[[], Halves], tuple[int, ...]] = {
 """Data, and the truncations that they are fitted with."""
 
 
-def run(out: Path, quick: bool = False) -> dict[str, Any]:
+def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
     """Fit, measure, draw; print the tables. `quick`: galaxies, K = 2 and 5, short runs."""
     problems = {galaxies: (2, 5)} if quick else PROBLEMS
     numbers: dict[str, Any] = {"sweep": {}}
@@ -106,7 +107,7 @@ def _of_gibbs(tree: xr.DataTree, posterior: Posterior, halves: Halves, sweeps: i
     assert prior is not None
     return {
         "held-out log density": held_out(diagnostics.predictive_density(tree, halves.held_out)[0]),
-        "log likelihood": intervals.batch_means(stats["log_likelihood"].values),
+        "log likelihood": intervals.batch_means(stats["total_log_likelihood"].values),
         "clusters": intervals.batch_means(stats["occupied_clusters"].values.astype(float)),
         "visible components": intervals.batch_means(visible(found)),
         "weight of the last": intervals.batch_means(found["weights"].values[..., -1]),
@@ -122,7 +123,7 @@ def _of_map(best: xr.DataTree, halves: Halves) -> dict[str, Any]:
     stats = best["sample_stats"].to_dataset()
     return {
         "held-out log density": float(diagnostics.predictive_density(best, halves.held_out)[0].mean()),
-        "log likelihood": float(stats["log_likelihood"].item()),
+        "log likelihood": float(stats["total_log_likelihood"].item()),
         "active components": int(stats["active_components"].item()),
         "visible components": int(visible(best["posterior"].to_dataset()).item()),
         "run seconds": float(best.attrs["run_seconds"]),
@@ -134,7 +135,7 @@ def visible(found: xr.Dataset) -> np.ndarray:
     return (found["weights"].values >= VISIBLE).sum(axis=-1).astype(float)
 
 
-def held_out(log_density: np.ndarray) -> Estimate:
+def held_out(log_density: Float[np.ndarray, "chain draw point"]) -> Estimate:
     """Mean log predictive density of held-out points, nats a point, from log densities ``(chain, draw, point)``.
 
     ``mean_g log mean_t p_tg``. Its error is that of the mean over draws of ``mean_g p_tg / mean_t p_tg``, the first-order
@@ -147,7 +148,9 @@ def held_out(log_density: np.ndarray) -> Estimate:
     return Estimate(float((np.log(mean) + largest).mean()), error)
 
 
-def bound(num_points: int, num_components: int, concentration: np.ndarray) -> np.ndarray:
+def bound(
+    num_points: int, num_components: int, concentration: Float[np.ndarray, "*draws"]
+) -> Float[np.ndarray, "*draws"]:
     """``4 N exp(-(K - 1) / a)`` at every draw of the concentration. Source: Ishwaran & James (2001), theorem 2."""
     return 4 * num_points * np.exp(-(num_components - 1) / concentration)
 

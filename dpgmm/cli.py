@@ -1,57 +1,30 @@
-"""The command line: `dpgmm compare`, `fit`, `diagnose`, `relabel`, `partition`, `study`, `list`."""
+"""The command line: `dpgmm compare`, `fit`, `diagnose`, `relabel`, `partition`, `predict`, and so on."""
 
-import inspect
+import io
 import os
+import signal
 import sys
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import jax
-import pandas as pd
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import __version__, data, diagnostics, draws, methods, partitions, relabelling
-from .data import datasets
+from .commands import options as o
 from .errors import InputError
-from .labels import summary as labelling
-from .methods import budgets
-from .methods.fitting import fit as fit_posterior
-from .model import loading
-from .report import described, files, run_folder, terminal
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-console = terminal.console
-OTHERWISE = {"data": "as the first argument", "truncation": "by --truncation"}
-"""How to give what is no option of --set."""
+HELP = """Compare inference methods for Dirichlet-process Gaussian mixtures.
 
-DataArgument = Annotated[str, typer.Argument(help="Name of a data set, or a .csv/.npy file of numbers.")]
-Model = Annotated[str, typer.Option(help="Name of a model, or the path of a model file.")]
-Truncation = Annotated[
-    int | None, typer.Option(help="Number of components K; by default from 20 to 50, by the points and the prior.")
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Option of the model, such as covariance=diagonal."),
-]
-Columns = Annotated[str | None, typer.Option(help="Columns of the file, separated by commas.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same machine: same numbers.")]
-Chains = Annotated[int | None, typer.Option(min=1, help="Chains of samplers; by default 4.")]
-Warmup = Annotated[int | None, typer.Option(min=1, help="Warm-up transitions a chain; by default 1,000.")]
-Draws = Annotated[int | None, typer.Option("--draws", min=4, help="Draws a chain, and a guide; by default 1,000.")]
-Restarts = Annotated[int | None, typer.Option(min=1, help="Restarts of MAP, by default 16; guides take a quarter.")]
-Option = Annotated[
-    list[str] | None,
-    typer.Option("--option", metavar="METHOD.NAME=VALUE", help="Option of a method; `dpgmm list METHOD` names them."),
-]
-Compression = Annotated[bool, typer.Option(help="Certified compression of one-dimensional data.")]
-Quick = Annotated[bool, typer.Option("--quick", help="A short run, to see that all works; what is given besides wins.")]
+Exit codes: 0 done, 2 wrong input, told in one line, 130 stopped by Ctrl-C or SIGTERM.
+"""
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
+# What a command does is imported when it runs: `--help` waits for neither JAX nor pandas.
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        console.print(f"dpgmm {__version__}", highlight=False)
+        from . import __version__
+
+        print(f"dpgmm {__version__}")
         raise typer.Exit
 
 
@@ -66,134 +39,195 @@ def common(
 
 @app.command()
 def compare(
-    data_set: Annotated[str, typer.Argument(metavar="[DATA]", help="Data set name or file.")] = "four_gaussians",
-    model: Model = "stick_breaking",
-    methods_: Annotated[
-        str | None, typer.Option("--methods", help="Methods, separated by commas; by default those that suit the data.")
-    ] = None,
-    truncation: Truncation = None,
-    set_: Set = None,
-    columns: Columns = None,
-    chains: Chains = None,
-    warmup: Warmup = None,
-    draws_: Draws = None,
-    restarts: Restarts = None,
-    option: Option = None,
-    seed: Seed = 0,
-    compression: Compression = True,
+    data_set: o.DataArgument = "four_gaussians",
+    model: o.Models = None,
+    methods: o.Methods = None,
+    truncation: o.Truncation = None,
+    set_: o.Set = None,
+    columns: o.Columns = None,
+    weights: o.Weights = None,
+    drop_missing: o.DropMissing = False,
+    missing: o.Missing = None,
+    chains: o.Chains = None,
+    warmup: o.Warmup = None,
+    draws: o.Draws = None,
+    restarts: o.Restarts = None,
+    option: o.Option = None,
+    seed: o.Seed = 0,
+    compression: o.Compression = True,
+    holdout: o.Holdout = None,
+    time_budget: o.TimeBudget = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/DATA-TIME.")] = None,
-    quick: Quick = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder, as it was asked for; nothing else is read.")
+    ] = None,
+    quick: o.Quick = False,
+    json: o.Json = False,
 ) -> None:
-    """Fit one model by several methods, print one table, and leave a run folder with report.html."""
-    posterior = _posterior(model, _data(data_set, columns), truncation, set_)
-    names = methods.suited(posterior) if methods_ is None else _methods(methods_)
-    for name in names:
-        methods.check(name, posterior)
-    folder = _folder(out, posterior.data.name)
-    given = budgets.Budget(chains, warmup, draws_, restarts)
-    options = budgets.of_all(names, given, option or [], quick)
-    settings = {
-        "data": data_set,
-        "model": model,
-        "model_options": posterior.options,
-        "methods": names,
-        "seed": seed,
-        "compression": compression,
-        "quick": quick,
-        "method_options": options,
-    }
-    trees, start = {}, time.perf_counter()
-    try:
-        for name in names:
-            trees[name] = _fit(posterior, name, seed, compression, options[name])
-            draws.save(trees[name], folder / f"{name}.nc")
-    except KeyboardInterrupt:
-        console.print(f"[yellow]Stopped. Finished methods are saved in {folder}: {', '.join(trees) or 'none'}.[/]")
-        if not trees:
-            raise
-    run_folder.leave(folder, trees, settings | {"wall_seconds": time.perf_counter() - start})
+    """Fit one model, or several, by several methods, print one table, and leave a run folder with report.html.
+
+    Examples: `dpgmm compare galaxies`, `dpgmm compare patients.csv --columns age,dose --methods nuts,gibbs`,
+    `dpgmm compare galaxies --model stick_breaking --model ./my_model.py`,
+    `dpgmm compare --resume runs/patients-20260101-120000`.
+    """
+    from .commands import comparing_models, document
+
+    if resume is not None:
+        return document.say(lambda: comparing_models.resume(resume), as_json=json)
+    models = model or ["stick_breaking"]
+    several = (methods, truncation, set_, columns, weights, drop_missing, missing, chains, warmup, draws, restarts)
+    request = comparing_models.Request(
+        data_set, models[0], *several, option, seed, compression, holdout, time_budget, quick
+    )
+    document.say(lambda: comparing_models.compare(request, models, out, overwrite=overwrite), as_json=json)
 
 
 @app.command()
 def fit(
-    data_set: DataArgument,
+    data_set: o.DataArgument,
     method: Annotated[str, typer.Option(help="Name of a method.")] = "nuts",
-    model: Model = "stick_breaking",
-    truncation: Truncation = None,
-    set_: Set = None,
-    columns: Columns = None,
-    chains: Chains = None,
-    warmup: Warmup = None,
-    draws_: Draws = None,
-    restarts: Restarts = None,
-    option: Option = None,
-    seed: Seed = 0,
-    compression: Compression = True,
+    model: o.Model = "stick_breaking",
+    truncation: o.Truncation = None,
+    set_: o.Set = None,
+    columns: o.Columns = None,
+    weights: o.Weights = None,
+    drop_missing: o.DropMissing = False,
+    missing: o.Missing = None,
+    chains: o.Chains = None,
+    warmup: o.Warmup = None,
+    draws: o.Draws = None,
+    restarts: o.Restarts = None,
+    option: o.Option = None,
+    seed: o.Seed = 0,
+    compression: o.Compression = True,
+    time_budget: o.TimeBudget = None,
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("draws.nc"),
-    quick: Quick = False,
+    quick: o.Quick = False,
+    json: o.Json = False,
 ) -> None:
-    """Fit one model by one method and save its draws."""
-    if not out.parent.is_dir():
-        raise InputError(f"{out}: there is no folder {out.parent}; make it, or give --out another")
-    posterior = _posterior(model, _data(data_set, columns), truncation, set_)
-    if len(names := _methods(method)) > 1:
-        raise InputError(f"fit takes one method, found {', '.join(names)}; `dpgmm compare` takes several")
-    [name] = names
-    options = budgets.of_all(names, budgets.Budget(chains, warmup, draws_, restarts), option or [], quick)
-    tree = _fit(posterior, name, seed, compression, options[name])
-    draws.save(tree, out)
-    terminal.show(tree, diagnostics.diagnose(tree))
-    console.print(f"Saved {out}")
+    """Fit one model by one method and save its draws.
+
+    Example: `dpgmm fit galaxies --method gibbs --out galaxies.nc`.
+    """
+    from .commands import comparing, document
+
+    several = (method, truncation, set_, columns, weights, drop_missing, missing, chains, warmup, draws, restarts)
+    request = comparing.Request(data_set, model, *several, option, seed, compression, None, time_budget, quick)
+    document.say(lambda: comparing.fit(request, out), as_json=json)
 
 
 @app.command()
-def diagnose(file: Annotated[Path, typer.Argument(help="A .nc file of draws.")]) -> None:
-    """Label-invariant diagnostics of saved draws, raw ones beside them, and a verdict."""
-    tree = draws.load(file)
-    diagnosis = diagnostics.diagnose(tree)
-    terminal.print_table(diagnosis.table.reset_index(), "Diagnostics")
-    terminal.show(tree, diagnosis)
+def diagnose(file: o.DrawsFile, names: o.Names = None, json: o.Json = False) -> None:
+    """Label-invariant diagnostics of saved draws, raw ones beside them, and a verdict.
+
+    Examples: `dpgmm diagnose runs/patients/nuts.nc`, `dpgmm diagnose stan.csv --names weights=theta,means=mu,scales=sigma`.
+    """
+    from .commands import document, saved
+
+    document.say(lambda: saved.diagnose(file, names), as_json=json)
 
 
 @app.command()
 def relabel(
-    file: Annotated[Path, typer.Argument(help="A .nc file of draws.")],
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(relabelling.METHODS)}.")] = "ecr_iterative_1",
+    file: o.DrawsFile,
+    method: Annotated[str, typer.Option(help="Relabelling method; `dpgmm list` names them.")] = "ecr_iterative_1",
     out: Annotated[Path | None, typer.Option(help="File to write; by default FILE with -relabelled.")] = None,
+    names: o.Names = None,
+    json: o.Json = False,
 ) -> None:
-    """Give the components of all draws one labelling, and save the aligned draws."""
-    tree = draws.load(file)
-    few = labelling.few_points(tree)
-    found = relabelling.relabel(tree, method, points=few.points, point_weights=few.weights)
-    path = draws.save(found.draws, out or file.with_name(f"{file.stem}-relabelled.nc"))
-    if tree["posterior"].sizes["draw"] >= 4:
-        terminal.print_table(labelling.r_hats(tree, found), f"R-hat, raw and relabelled by {found.method}")
-    console.print(f"Objective {found.objective:,.6g}; {found.ties} draws with several permutations equally good.")
-    console.print(f"Saved {path}")
+    """Give the components of all draws one labelling, and save the aligned draws.
+
+    Example: `dpgmm relabel runs/patients/nuts.nc --method stephens`.
+    """
+    from .commands import document, saved
+
+    document.say(lambda: saved.relabel(file, method, out, names), as_json=json)
 
 
 @app.command()
 def partition(
-    file: Annotated[Path, typer.Argument(help="A .nc file of draws.")],
-    loss: Annotated[str, typer.Option(help=f"One of {', '.join(partitions.LOSSES)}.")] = "vi",
-    limit: Annotated[int, typer.Option(min=2, help="Observations at most; of more, a random sample.")] = 1_000,
-    seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="CSV file to write; by default FILE with -partition.")] = None,
+    file: o.DrawsFile,
+    summary: Annotated[
+        str,
+        typer.Option(
+            help="point: the partition of least expected loss, with its credible ball; chips: the most observations whose "
+            "clustering holds with probability --level; wasabi: several partitions with weights; cbi: modes and p-values."
+        ),
+    ] = "point",
+    loss: o.Loss = "vi",
+    level: Annotated[float, typer.Option(help="Posterior probability of the ball, sub-partition or set.")] = 0.95,
+    num: Annotated[int, typer.Option(min=1, help="Partitions of wasabi, modes of cbi.")] = 4,
+    limit: o.Limit = 1_000,
+    seed: o.Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file to write; by default FILE with -partition, -chips, -wasabi or -cbi.")
+    ] = None,
+    names: o.Names = None,
+    json: o.Json = False,
 ) -> None:
-    """The partition of least expected loss under the draws, its credible ball, and who is sure of what."""
-    found = partitions.partition(draws.load(file), loss, limit=limit, seed=seed)
-    columns = {"observation": found.observations, "cluster": found.partition.values}
-    frame = pd.DataFrame(columns | {"uncertainty": found.uncertainty.values})
-    path = out or file.with_name(f"{file.stem}-partition.csv")
-    files.write_table(path, frame)
-    table = frame.groupby("cluster").agg(observations=("cluster", "size"), mean_uncertainty=("uncertainty", "mean"))
-    terminal.print_table(table.reset_index(), f"Partition of least expected {loss}")
-    ball = found.credible_ball
-    console.print(f"{found.num_clusters} clusters; expected loss {found.expected_loss:.6g} {found.units}.")
-    console.print(f"{ball.level:.0%} credible ball ({ball.loss.name}): radius {ball.radius:.4g} {ball.loss.units}.")
-    for note in found.notes:
-        console.print(f"Note: {note}.")
-    console.print(f"Saved {path}")
+    """What stands for all partitions of the draws, without labels: one, a sure part of one, several, or a set of them.
+
+    Example: `dpgmm partition runs/patients/nuts.nc --summary chips --level 0.9`.
+    """
+    from .commands import document, saved
+
+    several = (summary, loss, level, num, limit, seed)
+    document.say(lambda: saved.partition(file, *several, out, names), as_json=json)
+
+
+@app.command()
+def predict(
+    file: o.DrawsFile,
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="A table with the columns that the draws are of.")],
+    loss: o.Loss = "vi",
+    limit: o.Limit = 1_000,
+    seed: o.Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write; by default NEW with -predicted.")] = None,
+    json: o.Json = False,
+) -> None:
+    """New rows: which cluster each would join, or none, and its log predictive density, beside all columns of the table.
+
+    Example: `dpgmm predict runs/patients/nuts.nc new_patients.csv`.
+    """
+    from .commands import document, saved
+
+    document.say(lambda: saved.predict(file, new, loss, limit, seed, out), as_json=json)
+
+
+@app.command()
+def assign(
+    file: o.DrawsFile,
+    table: Annotated[Path | None, typer.Argument(metavar="[TABLE]", help="The table that was fitted.")] = None,
+    loss: o.Loss = "vi",
+    limit: o.Limit = 1_000,
+    seed: o.Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write; by default TABLE with -assigned.")] = None,
+    json: o.Json = False,
+) -> None:
+    """The rows that were fitted: cluster and uncertainty of each, beside all columns of the table.
+
+    Example: `dpgmm assign runs/patients/nuts.nc patients.csv`.
+    """
+    from .commands import document, saved
+
+    document.say(lambda: saved.assign(file, table, loss, limit, seed, out), as_json=json)
+
+
+@app.command("compare-models")
+def compare_models(
+    files: Annotated[list[Path], typer.Argument(metavar="A.nc B.nc ...", help="Draws of models of the same data.")],
+    rows: Annotated[int, typer.Option(min=2, help="Rows left out, one by one; of more, a random sample.")] = 1_000,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write the table to.")] = None,
+    json: o.Json = False,
+) -> None:
+    """Models of the same data by their leave-one-out predictions: elpd, differences, and weights for stacking.
+
+    Example: `dpgmm compare-models runs/sticks/nuts.nc runs/dirichlet/nuts.nc`.
+    """
+    from .commands import document, saved
+
+    document.say(lambda: saved.compare_models(files, rows, out), as_json=json)
 
 
 @app.command("list")
@@ -201,124 +235,65 @@ def list_(
     name: Annotated[
         str | None, typer.Argument(help="A method or model, by name or path, whose options to show.")
     ] = None,
+    json: o.Json = False,
 ) -> None:
-    """What there is: models, methods, data sets, studies; or the options of one method or model."""
-    if name is not None:
-        what, function = described.named(name)
-        terminal.print_table(described.options(function), f"Options of {what} {name}")
+    """What there is: models, methods, data sets, studies; or the options of one method or model.
+
+    Examples: `dpgmm list`, `dpgmm list nuts`, `dpgmm list ./my_model.py`.
+    """
+    if name is None:
+        from .commands import catalogue
+
+        catalogue.show(as_json=json)
         return
-    for what, entries in {
-        "models": loading.names("models"),
-        "methods": methods.names(),
-        "methods of other libraries": methods.peers(),
-        "data sets": list(datasets.REGISTRY),
-        "studies": loading.names("comparisons"),
-    }.items():
-        console.print(f"[bold]{what}[/]: {', '.join(entries)}")
+    from .commands import document, listing
+
+    document.say(lambda: listing.show(name), as_json=json)
 
 
 @app.command()
 def study(
     name: Annotated[str, typer.Argument(help="Name of a study, or the path of a file.")],
     out: Annotated[Path, typer.Option(help="Folder for what it leaves.")] = Path("runs/study"),
-    methods_: Annotated[
+    methods: Annotated[
         str | None, typer.Option("--methods", help="Methods by name or path, of a study that compares methods.")
     ] = None,
-    quick: Quick = False,
+    quick: o.Quick = False,
 ) -> None:
-    """Ask one question of comparisons/ and answer it with numbers."""
-    run = loading.load_study(name)
-    given = {}
-    if methods_ is not None:
-        if "methods" not in inspect.signature(run).parameters:
-            raise InputError(f"study {name} takes no --methods; inference_methods does")
-        given["methods"] = _methods(methods_)
-    out.mkdir(parents=True, exist_ok=True)
-    run(out, quick=quick, **given)
+    """Ask one question of comparisons/ and answer it with numbers.
+
+    Example: `dpgmm study label_switching --quick`.
+    """
+    from .commands import listing
+
+    listing.study(name, out, methods, quick=quick)
 
 
 def main() -> None:
-    """Entry point: float64, a compilation cache, one line and code 2 for an error that the user can mend."""
-    jax.config.update("jax_enable_x64", True)
+    """Entry point: float64, a compilation cache, one line and code 2 for an error that the user can correct."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dpgmm" / "jax"
-    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    os.environ.setdefault("JAX_ENABLE_X64", "true")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):  # A terminal of few characters shows a question mark for the others.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
-        app(standalone_mode=True)
+        try:
+            app(standalone_mode=True)
+        finally:
+            sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         sys.exit(130)
-
-
-def _data(name: str, columns: str | None) -> data.Dataset:
-    if name in datasets.REGISTRY:
-        return datasets.REGISTRY[name]()
-    if not Path(name).exists() and not Path(name).suffix:
-        raise InputError(f"no data set {name!r}: there are {', '.join(datasets.REGISTRY)}; or give a file of numbers")
-    return data.read(name, columns.split(",") if columns else None)
-
-
-def _model_options(settings: list[str] | None) -> dict[str, Any]:
-    """Options of the model by name, from NAME=VALUE: numbers where they are numbers."""
-    options = {}
-    for setting in settings or []:
-        name, equals, value = setting.partition("=")
-        if not (name.isidentifier() and equals and value):
-            raise InputError(f"--set {setting}: give NAME=VALUE, such as --set covariance=diagonal")
-        if name in ("data", "truncation"):
-            raise InputError(
-                f"--set {setting}: no option of the model's prior; give the {name} itself, {OTHERWISE[name]}"
-            )
-        try:
-            options[name] = float(value)
-        except ValueError:
-            options[name] = value
-    return options
-
-
-def _posterior(model: str, data_set: data.Dataset, truncation: int | None, settings: list[str] | None):
-    """The posterior, its truncation said in a line."""
-    given = {} if truncation is None else {"truncation": truncation}
-    posterior = loading.load_model(model)(data_set, **given, **_model_options(settings))
-    if "truncation" in posterior.options:
-        why = "as given" if given else "by the number of points and the prior; --truncation gives another"
-        console.print(f"{posterior.options['truncation']} components, {why}.")
-    return posterior
-
-
-def _methods(names: str) -> list[str]:
-    """Names of the methods asked for by name or by the path of a file."""
-    chosen: dict[str, str] = {}
-    for asked in [name.strip() for name in names.split(",") if name.strip()] or [names]:
-        name = methods.find(asked).name
-        if chosen.setdefault(name, asked) != asked:
-            raise InputError(f"--methods: {chosen[name]} and {asked} are both called {name!r}; give one another name")
-    return list(chosen)
-
-
-def _folder(out: Path | None, name: str) -> Path:
-    folder = out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; give --out a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _fit(posterior, name: str, seed: int, compression: bool, options: dict[str, Any]):
-    columns = TextColumn(f"[bold]{name:>5}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}")
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(name, total=None, note="compiling")
-
-        def progress(done: int, total: int, note: str) -> None:
-            bar.update(task, completed=done, total=total, note=note)
-
-        tree = fit_posterior(posterior, name, seed=seed, compression=compression, progress=progress, **options)
-        if bar.tasks[0].total is None:  # A method that reports nothing.
-            bar.update(task, completed=1, total=1, note="done")
-        return tree
+    except OSError as error:  # A full disk, a pipe that was closed.
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        os._exit(2)  # What is left in buffers cannot be written either.
 
 
 if __name__ == "__main__":

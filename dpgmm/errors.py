@@ -1,4 +1,4 @@
-"""The error for everything a user can mend, and the checks of options that raise it."""
+"""The error for everything a user can correct, and the checks of options that raise it."""
 
 import math
 import numbers
@@ -6,7 +6,19 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Bad input: what was found, where, and what to do. The command line prints it as one line and exits with 2."""
+    """Bad input: what was found, where, and what to do. The command line prints it as one line and exits with 2.
+
+    Examples:
+        >>> try:
+        ...     dpgmm.Dataset([1.0, np.nan])
+        ... except dpgmm.InputError as error:
+        ...     print(error)
+        data: points[1, 0] is nan; give finite values of at most 1e100
+    """
+
+
+class TimeIsOver(InputError):
+    """The time that a fit was given ended before it had anything to show."""
 
 
 def at_least(where: str, least: int, **options: Any) -> None:

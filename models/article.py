@@ -29,6 +29,7 @@ import numpy as np
 from jax import Array, lax, random
 from jax.example_libraries import optimizers
 from jax.nn import log_softmax, logsumexp, softplus
+from jaxtyping import Float, Int
 
 from dpgmm.data import Dataset
 from dpgmm.data.compression import quadrature
@@ -39,10 +40,10 @@ from dpgmm.errors import InputError
 class Parameters(NamedTuple):
     """The article's tuple of parameters: ``(K,)``, ``(1,)``, ``(K,)``, ``(K,)``, in this order."""
 
-    log_component_weights: Array
-    log_concentration: Array
-    component_mus: Array
-    log_component_scales: Array
+    log_component_weights: Float[Array, " K"]
+    log_concentration: Float[Array, "1"]
+    component_mus: Float[Array, " K"]
+    log_component_scales: Float[Array, " K"]
 
 
 def initial_parameters(key: Array | None = None, num_components: int = 50, dtype: Any = jnp.float32) -> Parameters:
@@ -54,12 +55,14 @@ def initial_parameters(key: Array | None = None, num_components: int = 50, dtype
     )
 
 
-def normalize_weights(weights: Array) -> Array:
+def normalize_weights(weights: Float[Array, " K"]) -> Float[Array, " K"]:
     """Weights divided by their sum, ``(K,)`` to ``(K,)``. Not for log weights: those take `jax.nn.log_softmax`."""
     return weights / jnp.sum(weights)
 
 
-def component_probs_loglike(log_component_weights: Array, log_concentration: Array, num_components: int) -> Array:
+def component_probs_loglike(
+    log_component_weights: Float[Array, " K"], log_concentration: Float[Array, "..."], num_components: int
+) -> Float[Array, ""]:
     """Log density of the first m = `num_components` STICKS of the weights under Beta(1, a), log a given.
 
     With ``l = -sum_{k<=m} log(1 - v_k) = softplus(log sum_{k<=m} w_k - log sum_{k>m} w_k)``: ``m log a - (a - 1) l``.
@@ -72,19 +75,19 @@ def component_probs_loglike(log_component_weights: Array, log_concentration: Arr
     return num_components * log_a - jnp.exp(log_a + _log_softplus(log_odds)) + softplus(log_odds)
 
 
-def _log_softplus(x: Array) -> Array:
+def _log_softplus(x: Float[Array, ""]) -> Float[Array, ""]:
     """``log log(1 + e^x)``, which is x to the last digit of float64 below -37, where softplus itself underflows."""
     far = x < -37
     return jnp.where(far, x, jnp.log(softplus(jnp.where(far, 0, x))))
 
 
 def mixture_loglike(
-    log_component_weights: Array,
-    component_mus: Array,
-    log_component_scales: Array,
-    data: Array,
-    data_weights: Array | None = None,
-) -> Array:
+    log_component_weights: Float[Array, " K"],
+    component_mus: Float[Array, " K"],
+    log_component_scales: Float[Array, " K"],
+    data: Float[Array, " N"],
+    data_weights: Float[Array, " N"] | None = None,
+) -> Float[Array, ""]:
     """Log likelihood ``sum_n omega_n log sum_k w_k N(x_n | mu_k, s_k^2)``, nats. Shapes: ``(K,)`` thrice, ``(N,)``."""
     scales = jnp.exp(log_component_scales)[:, None, None]
     return mixture.log_likelihood(
@@ -93,14 +96,14 @@ def mixture_loglike(
 
 
 def joint_loglike(
-    log_component_weights: Array,
-    log_concentration: Array,
+    log_component_weights: Float[Array, " K"],
+    log_concentration: Float[Array, "..."],
     num_components: int,
-    component_mus: Array,
-    log_component_scales: Array,
-    data: Array,
-    data_weights: Array | None = None,
-) -> Array:
+    component_mus: Float[Array, " K"],
+    log_component_scales: Float[Array, " K"],
+    data: Float[Array, " N"],
+    data_weights: Float[Array, " N"] | None = None,
+) -> Float[Array, ""]:
     """`component_probs_loglike` of the first `num_components` sticks plus `mixture_loglike`, nats."""
     of_sticks = component_probs_loglike(log_component_weights, log_concentration, num_components)
     return of_sticks + mixture_loglike(
@@ -108,7 +111,7 @@ def joint_loglike(
     )
 
 
-def make_joint_loss(num_components: int) -> Callable[..., Array]:
+def make_joint_loss(num_components: int) -> Callable[..., Float[Array, ""]]:
     """Minus `joint_loglike` as ``loss(params, data, data_weights=None)``, with `num_components` sticks in the prior."""
 
     def inner(params: tuple[Array, Array, Array, Array], data: Array, data_weights: Array | None = None) -> Array:
@@ -160,10 +163,10 @@ class Certificate(NamedTuple):
 class Training(NamedTuple):
     """Result of `train`. ``loss (steps,)`` is that before each step, on the data that the step was taken on."""
 
-    loss: np.ndarray
+    loss: Float[np.ndarray, " steps"]
     history: Parameters
     """Parameters before the steps `history_steps`, each with a leading axis ``(S,)``."""
-    history_steps: np.ndarray
+    history_steps: Int[np.ndarray, " T"]
     parameters: Parameters
     """After the last step."""
     certificate: Certificate | None
@@ -209,8 +212,8 @@ def train(
 
 
 class _Points(NamedTuple):
-    data: Array
-    data_weights: Array
+    data: Float[Array, " N"]
+    data_weights: Float[Array, " N"]
 
 
 @partial(jax.jit, static_argnames=("num_components", "learning_rate"))
@@ -284,7 +287,7 @@ def _at(path: Parameters, step: int | None) -> Parameters:
 
 
 @partial(jax.jit, static_argnames="num_components")
-def _error(params: Parameters, some: _Points, everything: _Points, num_components: int) -> Array:
+def _error(params: Parameters, some: _Points, everything: _Points, num_components: int) -> Float[Array, ""]:
     """Absolute difference of the loss on two sets of points."""
     loss = make_joint_loss(num_components)
     return jnp.abs(loss(params, *some) - loss(params, *everything))

@@ -18,15 +18,16 @@ prior has density 1 per standard deviation of the data in every dimension: it is
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jax import random
+from jax import Array, random
 from jax.scipy.stats import gamma
+from jaxtyping import Float
 
 from dpgmm.data import Dataset
 from dpgmm.densities import base_measure, sticks, transforms
 from dpgmm.densities.concentration import Concentration
 from dpgmm.densities.distributions import StickLogits
 from dpgmm.errors import above
-from dpgmm.model.posterior import Conjugate, Hyperprior, Mixture, Posterior, check_options
+from dpgmm.model.posterior import Conjugate, Hyperprior, Mixture, Parameters, Posterior, check_options
 
 
 def posterior(
@@ -68,16 +69,16 @@ def posterior(
     def learnt(p):
         return base._replace(mean=p["base_mean"], kappa=p["kappa"])
 
-    def log_prior(p):
+    def log_prior(p: Parameters) -> Float[Array, ""]:
         of_concentration = prior.log_density(p["concentration"])
         of_sticks = sticks.log_density_logits(p["stick_logits"], p["concentration"])
         of_kappa = gamma.logpdf(p["kappa"], kappa_shape, scale=1 / kappa_rate)
         return of_concentration + of_sticks + of_kappa + log_flat + base_measure.log_prior(p, learnt(p), covariance)
 
-    def mixture(p):
+    def mixture(p: Parameters) -> Mixture:
         return Mixture(sticks.log_weights(p["stick_logits"]), p["means"], p["scale_trils"])
 
-    def prior_program():
+    def prior_program() -> Mixture:
         concentration = prior.program()
         logits = jnp.asarray(numpyro.sample("stick_logits", StickLogits(concentration, truncation - 1)))
         kappa = numpyro.sample("kappa", dist.Gamma(kappa_shape, kappa_rate))
@@ -87,7 +88,7 @@ def posterior(
         hyper = {"kappa": kappa, "base_mean": base_mean}
         return Mixture(sticks.log_weights(logits), *base_measure.program(learnt(hyper), truncation, covariance))
 
-    def initial(key):
+    def initial(key: Array) -> Parameters:
         key_sticks, key_components = random.split(key)
         concentration = prior.mean
         logits = StickLogits(concentration, truncation - 1).sample(key_sticks)

@@ -15,13 +15,14 @@ documented in `dpgmm.base_measure.scaled_to`. Labels are NOT exchangeable: the p
 
 import jax.numpy as jnp
 import numpyro
-from jax import random
+from jax import Array, random
+from jaxtyping import Float
 
 from dpgmm.data import Dataset
 from dpgmm.densities import base_measure, sticks, transforms
 from dpgmm.densities.concentration import Concentration
 from dpgmm.densities.distributions import StickLogits
-from dpgmm.model.posterior import Conjugate, Mixture, Posterior, check_options
+from dpgmm.model.posterior import Conjugate, Mixture, Parameters, Posterior, check_options
 
 
 def posterior(
@@ -55,20 +56,20 @@ def posterior(
     component_scale = base_measure.default_component_scale(data.dim) if component_scale is None else component_scale
     base = base_measure.scaled_to(data, component_scale, df, kappa, covariance)
 
-    def log_prior(p):
+    def log_prior(p: Parameters) -> Float[Array, ""]:
         of_concentration = prior.log_density(p["concentration"])
         of_sticks = sticks.log_density_logits(p["stick_logits"], p["concentration"])
         return of_concentration + of_sticks + base_measure.log_prior(p, base, covariance)
 
-    def mixture(p):
+    def mixture(p: Parameters) -> Mixture:
         return Mixture(sticks.log_weights(p["stick_logits"]), p["means"], p["scale_trils"])
 
-    def prior_program():
+    def prior_program() -> Mixture:
         concentration = prior.program()
         logits = jnp.asarray(numpyro.sample("stick_logits", StickLogits(concentration, truncation - 1)))
         return Mixture(sticks.log_weights(logits), *base_measure.program(base, truncation, covariance))
 
-    def initial(key):
+    def initial(key: Array) -> Parameters:
         key_sticks, key_components = random.split(key)
         concentration = prior.mean
         logits = StickLogits(concentration, truncation - 1).sample(key_sticks)

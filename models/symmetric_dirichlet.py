@@ -15,13 +15,14 @@ full, diagonal, tied or spherical (`dpgmm.base_measure`).
 import jax
 import jax.numpy as jnp
 import numpyro
-from jax import random
+from jax import Array, random
+from jaxtyping import Float
 
 from dpgmm.data import Dataset
 from dpgmm.densities import base_measure, sticks, transforms
 from dpgmm.densities.concentration import Concentration
 from dpgmm.densities.distributions import LogGammas
-from dpgmm.model.posterior import Conjugate, Mixture, Posterior, check_options
+from dpgmm.model.posterior import Conjugate, Mixture, Parameters, Posterior, check_options
 
 
 def posterior(
@@ -55,20 +56,20 @@ def posterior(
     component_scale = base_measure.default_component_scale(data.dim) if component_scale is None else component_scale
     base = base_measure.scaled_to(data, component_scale, df, kappa, covariance)
 
-    def log_prior(p):
+    def log_prior(p: Parameters) -> Float[Array, ""]:
         of_concentration = prior.log_density(p["concentration"])
         of_masses = LogGammas(p["concentration"] / truncation, truncation).log_prob(p["log_masses"])
         return of_concentration + of_masses + base_measure.log_prior(p, base, covariance)
 
-    def mixture(p):
+    def mixture(p: Parameters) -> Mixture:
         return Mixture(jax.nn.log_softmax(p["log_masses"]), p["means"], p["scale_trils"])
 
-    def prior_program():
+    def prior_program() -> Mixture:
         concentration = prior.program()
         log_masses = numpyro.sample("log_masses", LogGammas(concentration / truncation, truncation))
         return Mixture(jax.nn.log_softmax(log_masses), *base_measure.program(base, truncation, covariance))
 
-    def initial(key):
+    def initial(key: Array) -> Parameters:
         key_masses, key_components = random.split(key)
         log_masses = LogGammas(jnp.asarray(1.0), truncation).sample(key_masses)
         components = base_measure.initial(key_components, base, data, truncation, covariance)

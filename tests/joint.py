@@ -95,7 +95,7 @@ class Check:
     """`start(rng)`, a state of arrays; `step(key, state)` of one replicate, what changes; `look(state)`, what is looked at.
 
     Bugs are (where, name, bug): ``bug(right, on)`` is the function with a bug in it where `on`. `steps` of the kernel.
-    `slow`: it takes ten seconds to compile. `subtle`: bugs that take more replicates to see.
+    `slow`: it takes ten seconds to compile. `subtle`: bugs that take more replicates to see, `long`: several rounds.
     """
 
     start: Callable
@@ -105,6 +105,7 @@ class Check:
     steps: int = 1
     slow: bool = False
     subtle: tuple[Callable, ...] = ()
+    long: tuple[Callable, ...] = ()
 
 
 @functools.cache
@@ -144,12 +145,12 @@ def verdict(check, which=-1):
 def kernel_tests(checks):
     """Two tests: every kernel leaves the joint distribution alone, and each of its planted bugs does not."""
     kernels = [pytest.param(check, marks=_marks(check.slow), id=name) for name, check in checks.items()]
-    of_bug = lambda name, check, i: pytest.param(
-        check,
-        i,
-        marks=_marks(check.slow or check.bugs[i][2] in check.subtle),
-        id=f"{name}: {check.bugs[i][2].__name__}",
-    )
+
+    def of_bug(name, check, i):
+        bug = check.bugs[i][2]
+        marks = _marks(check.slow or bug in check.subtle, long=bug in check.long)
+        return pytest.param(check, i, marks=marks, id=f"{name}: {bug.__name__}")
+
     bugs = [of_bug(name, check, i) for name, check in checks.items() for i in range(len(check.bugs))]
 
     @pytest.mark.parametrize("check", kernels)
@@ -165,5 +166,5 @@ def kernel_tests(checks):
     return kernel, bug
 
 
-def _marks(slow):
-    return [pytest.mark.slow] if slow else []
+def _marks(slow, *, long=False):
+    return [pytest.mark.slow] if slow else [pytest.mark.long] if long else []

@@ -15,7 +15,7 @@ def from_the_prior(
     point = methods.find(method).kind == "point"
     shape = (restarts or chains, 1) if point else (chains, draws_per_chain)
     keys = random.split(random.PRNGKey(seed + len(method)), shape)
-    parameters = jax.jit(jax.vmap(jax.vmap(posterior.initial)))(keys)
+    parameters = posterior.compile("made up", jax.vmap(jax.vmap(posterior.initial)), keys)[0](keys)
     told = {} if point else {"warmup": warmup, "draws_per_chain": draws_per_chain, "thin": thin}
     stats = {"n_steps": np.full(shape, 7), "diverging": np.arange(np.prod(shape)).reshape(shape) == 0}
     tree = draws.build(
@@ -33,5 +33,5 @@ def from_the_prior(
     if options.get("keep_allocations"):
         labels = np.random.default_rng(seed).integers(0, 3, (*shape, posterior.data.size)).astype(np.uint8)
         labels = xr.Dataset({"allocations": (("chain", "draw", "obs"), labels)})
-        tree["posterior"] = xr.DataTree(tree["posterior"].to_dataset().merge(labels))
+        tree["sample_stats"] = xr.DataTree(tree["sample_stats"].to_dataset().merge(labels))
     return tree

@@ -40,7 +40,7 @@ def tree(seed, method="nuts", *, shift=0.0, clusters=2.0, memory=0.0, centre=0.5
     expected = clusters + 0.2 * noise[4]
     stats = {
         "log_joint": -100 + noise[5],
-        "log_likelihood": -90 + noise[5],
+        "total_log_likelihood": -90 + noise[5],
         "active_components": np.full((CHAINS, DRAWS), 2),
         "expected_clusters": expected,
         "occupied_clusters": np.maximum(1, np.round(expected + 0.5 * rng.normal(size=expected.shape))).astype(int),
@@ -71,7 +71,7 @@ def test_what_is_alike_agrees_on_everything():
 def test_standard_errors_are_calibrated():
     """Of forty pairs that are alike, differences over their errors have the second moment of a normal."""
     one = dpgmm.agreement({str(i): tree(i, memory=0.3) for i in range(4)})
-    rows = one.table[(one.table["quantity"].isin(["concentration", "expected_clusters", "log_likelihood"]))]
+    rows = one.table[(one.table["quantity"].isin(["concentration", "expected_clusters", "total_log_likelihood"]))]
     assert 0.5 < np.sqrt((rows["standard_errors"] ** 2).mean()) < 1.6
 
 
@@ -95,14 +95,14 @@ def test_a_disagreement_is_told_by_the_number_of_clusters():
 
 def test_a_difference_of_sd_alone_is_one():
     found = dpgmm.agreement({"nuts": tree(0), "gibbs": wide(tree(1))})
-    assert [(c.quantity, c.of) for c in found.disagreements("nuts", "gibbs")] == [("log_likelihood", "sd")]
+    assert [(c.quantity, c.of) for c in found.disagreements("nuts", "gibbs")] == [("total_log_likelihood", "sd")]
     assert "disagree on the standard deviation of the log likelihood: 1.0" in found.sentence
 
 
 def wide(draws_):
     stats = draws_["sample_stats"].to_dataset()
-    centre = float(stats["log_likelihood"].mean())
-    draws_["sample_stats"] = stats.assign(log_likelihood=-90 + 1.5 * (stats["log_likelihood"] - centre))
+    centre = float(stats["total_log_likelihood"].mean())
+    draws_["sample_stats"] = stats.assign(total_log_likelihood=-90 + 1.5 * (stats["total_log_likelihood"] - centre))
     return draws_
 
 

@@ -1,5 +1,6 @@
 """The house: its rooms, no function in a module's place, no module too long, and what importing it does not load."""
 
+import ast
 import importlib
 import pkgutil
 import re
@@ -14,9 +15,12 @@ import dpgmm
 
 PACKAGE = Path(dpgmm.__file__).parent
 ROOMS = {
+    "commands",
+    "sklearn",
     *("data", "densities", "model", "draws", "methods", "relabelling", "partitions", "labels"),
     *("diagnostics", "truth", "report"),
 }
+ROOT = PACKAGE.parent
 FILES = {"__init__.py", "__main__.py", "errors.py", "cli.py", "py.typed"}
 LONGEST = 350
 OLD_PATHS = [
@@ -88,3 +92,17 @@ def test_the_version_is_told():
     for flags in (["-m", "dpgmm", "--version"],):
         ran = subprocess.run([sys.executable, *flags], capture_output=True, text=True, check=True)
         assert ran.stdout.strip() == f"dpgmm {dpgmm.__version__}"
+
+
+@pytest.mark.quick("architecture")
+def test_a_function_that_takes_more_than_a_line_has_a_def():
+    """Assigned lambdas, which ruff is told to leave alone, are mathematics of one line."""
+    sources = [path for room in ("dpgmm", "models", "comparisons", "tests") for path in ROOT.glob(f"{room}/**/*.py")]
+    longer = [
+        f"{path.relative_to(ROOT)}, line {node.lineno}"
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda) and node.end_lineno != node.lineno
+    ]
+    assert len(sources) > 100
+    assert longer == []

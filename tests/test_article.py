@@ -185,16 +185,18 @@ def test_step_scannable_is_the_step_of_train(four_gaussians):
 
 
 def test_first_steps_are_those_of_the_plain_transcription(four_gaussians):
-    steps = 200
-    path = article_training.PlainRun(article.initial_parameters(), points_of(four_gaussians)).go_on(steps)
-    plain = article_training._losses(article_training.plain_loss, path, four_gaussians)
+    steps, few = 100, Dataset(four_gaussians.points[::4])
+    path = article_training.PlainRun(article.initial_parameters(), points_of(few)).go_on(steps)
+    plain = article_training._losses(article_training.plain_loss, path, few)
     assert plain.dtype == np.float32
     for compress in (False, True):
-        ours = article.train(four_gaussians, steps=steps, compress=compress)
+        ours = article.train(few, steps=steps, compress=compress)
+        assert (ours.certificate is not None) == compress
         assert ours.loss.dtype == np.float32
         np.testing.assert_allclose(ours.loss, plain, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_whole_run_is_finite_in_float32(training):
     assert training.loss.shape == (10_000,)
     assert np.isfinite(training.loss).all()
@@ -204,6 +206,7 @@ def test_whole_run_is_finite_in_float32(training):
     assert training.loss[-1] < training.loss[5_000]
 
 
+@pytest.mark.long
 def test_certificate_holds_along_the_run(training, four_gaussians):
     """The exact loss at other steps than those that the certificate looked at."""
     chosen = np.arange(0, 10_000, 97)
@@ -217,6 +220,7 @@ def test_certificate_holds_along_the_run(training, four_gaussians):
 
 def test_certificate_refuses_bins_that_are_too_wide(four_gaussians, monkeypatch):
     """Negative control: with bins that follow nothing, the steps past the first collapse are taken on all points."""
+    four_gaussians = Dataset(four_gaussians.points[::4])
     monkeypatch.setattr(article, "REACH", 0.0)
     monkeypatch.setattr(article, "WIDEST", 0.5)
     trained = article.train(four_gaussians, steps=300, thin=1)

@@ -29,7 +29,7 @@ def compared(folder, *options):
 
 
 def test_compare_leaves_everything(run_folder):
-    left(*run_folder, FEW)
+    left(*run_folder, methods=FEW)
 
 
 @pytest.mark.slow
@@ -49,6 +49,8 @@ def left(folder, output, methods):
         "report.html",
         "run.json",
         "summary.csv",
+        "summary.md",
+        "request.json",
         "agreement.csv",
     }
     assert "One model, several methods" in output
@@ -87,12 +89,52 @@ def test_relabel_and_partition_read_what_compare_wrote(run_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(["relabel", "--method", "sorting"], "sorting"), (["partition", "--loss", "vl"], "vl")]
+    ("options", "said", "columns"),
+    [
+        (["chips", "--level", "0.3"], "of 60 observations", ["observation", "cluster"]),
+        (["wasabi", "--num", "2"], "Wasserstein distance", ["observation", "particle_0", "particle_1"]),
+        (["cbi", "--num", "2"], "p-values", ["observation", "mode_0", "mode_1"]),
+    ],
+)
+def test_other_summaries_of_partitions(run_folder, tmp_path, options, said, columns):
+    out = tmp_path / "labels.csv"
+    arguments = ["partition", str(run_folder[0] / "nuts.nc"), "--out", str(out), "--summary", *options]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert said in result.output
+    rows = out.read_text().splitlines()
+    assert (rows[0].split(","), len(rows)) == (columns, 61)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["relabel", "--method", "sorting"], "sorting"),
+        (["partition", "--loss", "vl"], "vl"),
+        (["partition", "--summary", "chip"], "point, chips, wasabi, cbi"),
+        (["partition", "--summary", "chips", "--level", "2"], "gamma is 2"),
+    ],
 )
 def test_unknown_relabelling_and_loss_are_named(run_folder, arguments, message):
     result = CliRunner().invoke(app, [arguments[0], str(run_folder[0] / "nuts.nc"), *arguments[1:]])
     assert isinstance(result.exception, InputError)
     assert message in str(result.exception)
+
+
+@pytest.mark.quick("cli")
+@pytest.mark.parametrize(
+    "stated",
+    [
+        "METHOD = dpgmm.methods.Method('m', lambda posterior, key, *, steps=3, progress=None: 0)",
+        "def posterior(data, *, steps=3): ...",
+    ],
+)
+def test_a_file_that_is_listed_is_read_once(stated, tmp_path):
+    note = f"with open({str(tmp_path / 'seen')!r}, 'a') as seen:\n    seen.write('once ')"
+    (tmp_path / "own.py").write_text(f"import dpgmm\n{note}\n{stated}\n")
+    result = CliRunner().invoke(app, ["list", str(tmp_path / "own.py")])
+    assert "steps" in result.output
+    assert (tmp_path / "seen").read_text() == "once "
 
 
 @pytest.mark.quick("cli")

@@ -117,9 +117,8 @@ def test_the_base_measure_is_learnt_in_three_dimensions(form):
     stored = {"full": full, "diagonal": np.diagonal(full, axis1=1, axis2=2), "spherical": full[:, 0, :1]}[form]
     lower = full if form == "full" else np.array([np.diag(np.broadcast_to(row, dim)) for row in stored])
     prior, kappa = Concentration(1.3, 0.6), 0.4
-    step = lambda key: conjugate.sample_base(
-        key, jnp.asarray(means), jnp.asarray(stored), jnp.asarray(held), jnp.asarray(kappa), prior
-    )
+    at, factors, some, k = (jnp.asarray(a) for a in (means, stored, held, kappa))
+    step = lambda key: conjugate.sample_base(key, at, factors, some, k, prior)
     m, new = (np.asarray(a) for a in jax.jit(jax.vmap(step))(jax.random.split(jax.random.PRNGKey(0), draws)))
     precisions = np.linalg.inv(lower @ np.swapaxes(lower, 1, 2))[held]
     total = precisions.sum(axis=0)

@@ -71,6 +71,7 @@ def test_scale_is_the_population_standard_deviation_and_one_where_there_is_none(
         ([1.0, -np.inf], None, r"points\[1, 0\] is -inf"),
         ([1.0, 1e200], None, r"points\[1, 0\] is 1e\+200; give finite values of at most 1e100"),
         (["a", "b"], None, "points are not an array of numbers .*give numbers only"),
+        (np.array(["1_234"], object), None, "points are not an array of numbers .*'1_234' among them"),
         ([1j], None, "points are not an array of numbers"),
         ([[1, 2], [3]], None, "points are not an array of numbers"),
         ([1, 2], [1], r"weights have shape \(1,\); give one for each of 2 points"),
@@ -138,18 +139,21 @@ def test_read_arrays(file, tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "two.npy", ["1"]).points, TABLE[:, 1:])
     np.testing.assert_array_equal(read(tmp_path / "one.npy", ["0"]).points[:, 0], [0, 1, 2])
     np.save(tmp_path / "words.npy", np.array(["a"]))
-    with pytest.raises(InputError, match="words: points are not an array of numbers"):
+    with pytest.raises(InputError, match=r"words.npy: not an array of numbers \(it holds <U1\)"):
         read(tmp_path / "words.npy")
     np.save(tmp_path / "objects.npy", np.array([None]), allow_pickle=True)
     with pytest.raises(InputError, match=r"objects.npy: not an array of numbers .*numpy.save"):
         read(tmp_path / "objects.npy")
-    np.savez(tmp_path / "several.npz", a=TABLE)
-    with pytest.raises(InputError, match=r"unknown kind of file '\.npz'"):
+    np.savez(tmp_path / "several.npz", a=TABLE, b=TABLE[:, 0])
+    with pytest.raises(InputError, match=r"several.npz: several arrays; name one of a, b, as in .*several.npz:a"):
         read(tmp_path / "several.npz")
-    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
-    with pytest.raises(InputError, match=r"several.npy: not an array"):
-        read(tmp_path / "several.npy")
-    with pytest.raises(InputError, match=r"empty.npy: not an array"):
+    np.testing.assert_array_equal(read(f"{tmp_path / 'several.npz'}:b").points, TABLE[:, :1])
+    with pytest.raises(InputError, match=r"several.npz: no array 'c'; name one of a, b"):
+        read(f"{tmp_path / 'several.npz'}:c")
+    np.savez(tmp_path / "one.npz", a=TABLE)
+    (tmp_path / "one.npz").rename(tmp_path / "one.csv")  # What it is, not what it is called.
+    np.testing.assert_array_equal(read(tmp_path / "one.csv").points, TABLE)
+    with pytest.raises(InputError, match=r"empty.npy: empty; give at least one line"):
         read(file(b"", "empty.npy"))
 
 
@@ -159,34 +163,33 @@ def test_read_arrays(file, tmp_path):
         (
             "x,y\n" + "1,2\n" * 5 + "1,abc\n",
             None,
-            r"file.csv, line 7, column 'y': 'abc' is not a number; mend the cell",
+            r"file.csv, line 7, column 'y': 'abc' is not a number; correct the cell",
         ),
         ("\n\nx,y\n1,2\n\n1,oops\n", None, r"file.csv, line 6, column 'y': 'oops' is not a number"),
-        ("x,y\n1,\n3,4\n", None, r"line 2, column 'y': the cell is empty; mend the cell"),
+        ("x,y\n1,\n3,4\n", None, r"line 2, column 'y': the cell is empty; correct the cell"),
         ("x,y\n1,2\n1,nan\n", None, r"line 3, column 'y': 'nan' is not a finite number"),
         ("x\n1\nNA\n", None, r"line 3, column 'x': 'NA' is not a finite number"),
         ("x\n1\n-inf\n", None, r"line 3, column 'x': '-inf' is not a finite number"),
         ("nan\n1\n2\n", None, r"line 1, column '0': 'nan' is not a finite number"),
+        ("x,y\n1,2\n1_234,3\n5,6\n", None, r"line 3, column 'x': '1_234' is not a number; correct the cell"),
+        ("x;y\n1,5;2\n2.5;3\n3,5;4\n", None, r"line 3, column 'x': '2.5' is not a number"),
+        ("x,y\n1,#N/A\n2,3\n", None, r"line 2, column 'y': '#N/A' is not a finite number"),
+        ("x,y\n,\n", None, r"file.csv: column 'x' is not numeric \(empty\), nor is another"),
+        ("x\n\x00\x01\x02\n", None, r"file.csv: not a text table"),
+        (bytes(range(256)) * 4, None, r"file.csv: not a text table"),
+        ("day,t\n2024-01-02,3\n", ["day"], r"column 'day' is not numeric \(line 2: '2024-01-02'\); choose others"),
         ("x\n1e400\n", None, r"line 2, column 'x': '1e400' is not a finite number"),
-        ("x;y\n1,5;2\n2;3\n", None, r"line 2, column 'x': '1,5' is not a number; write decimals with a point"),
-        ("x;y\n1,5;2,5\n", None, r"line 2, column 'x': '1,5' is not a number; write decimals with a point"),
-        ("who,x,y\nann,1,2\nbob,3,4\n", None, r"column 'who' is not numeric \(line 2: 'ann'\); .*--columns x,y$"),
-        ("5.1,setosa\n4.9,\n", None, r"line 1: words and numbers"),
-        (",0\n0,1.5\n", None, r"line 1, column '0': the cell is empty"),
         ("NA\n1\n", None, r"line 1, column '0': 'NA' is not a finite number"),
-        ("x;y\n1,5;2\n2,5;3\n", None, r"line 2, column 'x': '1,5' is not a number; write decimals with a point"),
         ("who\nann\nbob\n", None, r"column 'who' is not numeric .*give at least one column of numbers"),
         ("who,x\nann,1\n", ["z"], r"no column 'z'; give names or positions \(0, 1, ...\) of: who, x"),
         ("who,x\nann,1\n", ["2"], r"no column '2'"),
         ("x,x\n1,2\n", ["x"], r"more than one column 'x'"),
         ("x,y\n1,2\n", ["x", "0"], r"asked twice for '0'"),
-        ("x,y\n1,2\n1,2,3\n", None, r"line 3: found 3 cells, expected 2; mend the line"),
+        ("x,y\n1,2\n1,2,3\n", None, r"line 3: found 3 cells, expected 2; correct the line"),
         ("x,y\n1,2\n7\n", None, r"line 3: found 1 cells, expected 2"),
-        ("5.1,setosa\n4.9,setosa\n", None, r"line 1: words and numbers, a header or data\? Put a header"),
         ("x,y\n", None, r"a header and no data; add at least one line"),
         ("", None, r"file.csv: empty; give at least one line of numbers"),
         ("\n \n# nothing\n", None, r"file.csv: empty"),
-        ("x\n1\n".encode("utf-16"), None, r"file.csv: not UTF-8 text; save it as CSV in UTF-8"),
         ("x,y\n1," + "9" * 200_000, None, r"file.csv: not a text table .*field limit"),
     ],
 )
@@ -201,8 +204,6 @@ def test_read_says_which_file_is_missing(tmp_path, file):
         read(tmp_path / "nowhere.csv")
     with pytest.raises(InputError, match="a folder, not a file"):
         read(tmp_path)
-    with pytest.raises(InputError, match=r"unknown kind of file '.xlsx'; give one of .csv, .tsv, .txt, .dat, .npy"):
-        read(file("x", "table.xlsx"))
 
 
 def test_columns_of_one_name_are_refused(file):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as hs
 from hypothesis.extra.numpy import arrays
 
-from dpgmm.densities import gaussian, mixture, sticks
+from dpgmm.densities import gaussian, mixture, passes, sticks
 from dpgmm.densities.distributions import GaussianMixture, InverseWishartCholesky, LogGammas, StickLogits
 
 moderate = settings(max_examples=40, deadline=None, derandomize=True)
@@ -124,7 +124,7 @@ def test_gradient_in_one_pass_equals_reverse_mode(dim, monkeypatch):
     """Every component of the hand-written gradient, in chunks with padding, against automatic differentiation."""
     case = mixture_case(53, dim, 5)
     plain = lambda lw, m, l: case[4] @ mixture.log_density(lw, m, l, case[3])
-    monkeypatch.setattr(mixture, "CHUNK", 50)
+    monkeypatch.setattr(passes, "PAIRS", 50)
     ours = jax.jit(jax.value_and_grad(mixture.log_likelihood, argnums=(0, 1, 2)))(*case)
     theirs = jax.jit(jax.value_and_grad(plain, argnums=(0, 1, 2)))(*case[:3])
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-12)
@@ -233,3 +233,73 @@ def test_samples_have_the_moments_of_their_components(form):
         products = of[:, :, None] * of[:, None, :]
         error = products.std(axis=0) / np.sqrt(len(of))
         assert (np.abs(products.mean(axis=0) - l @ l.T) < 4 * error).all(), k
+
+
+# The pass over the points
+
+
+def narrow(ratio, dim):
+    """Two components about `ratio` standard deviations apart, points of each, and log densities in long double."""
+    rng = np.random.default_rng(5)
+    lower = np.stack(
+        [np.linalg.cholesky(np.eye(dim) + 0.3), np.tril(rng.normal(size=(dim, dim)), -1) + 0.7 * np.eye(dim)]
+    )
+    means = np.stack([np.zeros(dim), np.full(dim, float(ratio))])
+    points = np.concatenate([m + rng.normal(size=(20, dim)) @ l.T for m, l in zip(means, lower, strict=True)])
+    log_weights = np.log([0.3, 0.7])
+    wide = [a.astype(np.longdouble) for a in (points, means, lower)]
+    joint = []
+    for k in range(2):
+        whitened = np.empty_like(wide[0])
+        for i in range(dim):  # Forward substitution, in long double.
+            rest = wide[0][:, i] - wide[1][k, i] - whitened[:, :i] @ wide[2][k, i, :i]
+            whitened[:, i] = rest / wide[2][k, i, i]
+        log_det = np.log(np.diagonal(wide[2][k])).sum()
+        joint.append(log_weights[k] - log_det - dim / 2 * np.log(2 * np.pi) - (whitened**2).sum(1) / 2)
+    return jax.tree.map(jnp.asarray, (log_weights, means, lower, points)), np.logaddexp(*joint).astype(float)
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+@pytest.mark.parametrize("ratio", [1, 100, 300, 1_000, 1e6, 1e9])
+def test_densities_hold_however_narrow_a_component_is(ratio, dim):
+    """Either way to the square is good to 1e-10 where it is taken; a mean of 1e9 itself has rounded by 1e-7."""
+    case, truth = narrow(ratio, dim)
+    np.testing.assert_allclose(jax.jit(mixture.log_density)(*case), truth, rtol=max(1e-10, 1e-15 * ratio))
+
+
+def test_expanded_squares_alone_would_lose_the_digits(monkeypatch):
+    case, truth = narrow(1e6, 3)
+    monkeypatch.setattr(mixture, "_expands", lambda *_: jnp.asarray(True))
+    assert np.abs(mixture.log_density(*case) - truth).max() > 1e-5
+
+
+@pytest.mark.parametrize("form", ["full", "tied", "diagonal", "spherical"])
+@pytest.mark.parametrize("expands", [True, False])
+def test_both_ways_to_the_square_have_the_gradient_of_reverse_mode(form, expands, monkeypatch):
+    rng, (count, dim) = np.random.default_rng(6), (4, 3)
+    lower = np.tril(rng.normal(size=(count, dim, dim)), -1) + np.eye(dim) * rng.uniform(0.5, 2, (count, dim, 1))
+    scales = rng.uniform(0.5, 2, (count, dim))
+    factor = {"full": lower, "tied": lower[:1], "diagonal": scales, "spherical": scales[:, :1]}[form]
+    points, omega = rng.normal(size=(53, dim)) * 2 + 5, rng.uniform(0, 2, 53)
+    weights, means = rng.dirichlet(np.ones(count)), rng.normal(size=(count, dim)) + 5
+    points, omega, *components = (jnp.asarray(a) for a in (points, omega, np.log(weights), means, factor))
+
+    def plain(log_weights, means, factor):
+        joint = log_weights + gaussian.log_density(points[:, None, :], means, factor)
+        return omega @ jax.nn.logsumexp(joint, axis=-1)
+
+    monkeypatch.setattr(mixture, "_expands", lambda *_: jnp.asarray(expands))
+    monkeypatch.setattr(passes, "PAIRS", 50)
+    ours = jax.jit(jax.value_and_grad(mixture.log_likelihood, argnums=(0, 1, 2)))(*components, points, omega)
+    theirs = jax.jit(jax.value_and_grad(plain, argnums=(0, 1, 2)))(*components)
+    mask = np.tril(np.ones((dim, dim))) if factor.ndim == 3 else 1.0
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-13)
+    for mine, truth, of in zip(ours[1], theirs[1], (1.0, 1.0, mask), strict=True):
+        np.testing.assert_allclose(mine * of, truth * of, rtol=1e-10, atol=1e-10)
+
+
+def test_a_component_is_drawn_where_the_cumulative_sum_passes():
+    rng = np.random.default_rng(7)
+    r, uniforms = rng.dirichlet(np.ones(5), 1_000).T * 3, rng.random(1_000)
+    theirs = [np.searchsorted(np.cumsum(p), u * p.sum()) for p, u in zip(r.T, uniforms, strict=True)]
+    np.testing.assert_array_equal(passes.drawn(jnp.asarray(r), jnp.asarray(uniforms)), theirs)

@@ -42,7 +42,7 @@ def evidence():
         total += st.t.logpdf(point, df, mean, np.sqrt(psi * (kappa + 1) / (kappa * df)))
         psi += kappa / (kappa + 1) * (point - mean) ** 2
         mean, kappa, df = (kappa * mean + point) / (kappa + 1), kappa + 1, df + 1
-    return jax.jit(lambda *a: conjugate.log_marginal(*a, BASE))(
+    return jax.jit(lambda *a: conjugate.log_marginal(*a, base=BASE))(
         jnp.asarray(3.0), y.sum(keepdims=True), (y @ y)[None, None, None]
     ), total
 

@@ -13,7 +13,7 @@ import dpgmm
 from dpgmm import InputError, calibration, diagnostics, draws
 from dpgmm.data import Dataset
 from dpgmm.densities import mixture
-from dpgmm.diagnostics import panel, r_star, verdicts
+from dpgmm.diagnostics import r_star, reference_points, verdicts
 from dpgmm.draws import allocations, monte_carlo
 from dpgmm.labels.switching import Visits
 
@@ -32,7 +32,7 @@ def tree(weights, means, **attrs):
             "covariances": (("chain", "draw", "component", "dim", "dim_"), np.ones((*shape, K, 1, 1))),
         }
     )
-    stats = xr.Dataset(dict.fromkeys(("log_joint", "log_likelihood"), (("chain", "draw"), state)))
+    stats = xr.Dataset(dict.fromkeys(("log_joint", "total_log_likelihood"), (("chain", "draw"), state)))
     stats["active_components"] = (("chain", "draw"), np.full(shape, 3))
     observed = draws.observed(Dataset(rng.normal(size=200) * 4))
     result = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": stats, "observed_data": observed})
@@ -209,12 +209,14 @@ def _table(**numbers):
 def test_nearly_says_how_many_draws_more(numbers, times, why):
     """Four chains: 400 effective draws are asked for, and R-hat below 1.01."""
     table, values = _table(**numbers), {"good": np.zeros((4, 100)), "poor": np.zeros((4, 100))}
-    labels = verdicts.Labels(True, False, np.nan, Visits(np.zeros(4, int), np.ones(4, int)))
-    verdict, evidence = verdicts.of_chains(table, values, {}, labels)
+    labels = verdicts.Labels(
+        exchangeable=True, moved=False, accepted=np.nan, visits=Visits(np.zeros(4, int), np.ones(4, int))
+    )
+    verdict, evidence = verdicts.chains_verdict(table, values, {}, labels)
     if times is None:
         assert (verdict, evidence) == ("converged", "")
     else:
-        found, which = verdicts.shortfall(verdicts.of_kind(table, "invariant"), 4)
+        found, which = verdicts.shortfall(verdicts.rows_of_kind(table, "invariant"), 4)
         assert (verdict, which) == ("nearly: draw more", why)
         assert found == pytest.approx(times, rel=0.01)
         assert why in evidence
@@ -224,8 +226,10 @@ def test_nearly_says_how_many_draws_more(numbers, times, why):
 @pytest.mark.parametrize(("star", "verdict"), [(1.5, "not converged: chains can be told apart"), (1.3, "converged")])
 def test_r_star_tells_chains_apart_from_four_standard_errors_on(star, verdict):
     values = {"good": np.zeros((4, 100)), "poor": np.zeros((4, 100))}
-    labels = verdicts.Labels(True, False, np.nan, Visits(np.zeros(4, int), np.ones(4, int)))
-    assert verdicts.of_chains(_table(), values, {"R*": star, "R*, standard error": 0.1}, labels)[0] == verdict
+    labels = verdicts.Labels(
+        exchangeable=True, moved=False, accepted=np.nan, visits=Visits(np.zeros(4, int), np.ones(4, int))
+    )
+    assert verdicts.chains_verdict(_table(), values, {"R*": star, "R*, standard error": 0.1}, labels)[0] == verdict
 
 
 def test_numbers_of_the_table():
@@ -248,7 +252,7 @@ def test_every_number_of_a_row_is_that_of_its_quantity():
     draws_ = tree(*switched(), run_seconds=4.0, compile_seconds=2.0)
     shape, rng = (CHAINS, DRAWS), np.random.default_rng(2)
     numbers = {
-        "log_likelihood": rng.normal(-50, 1, shape),
+        "total_log_likelihood": rng.normal(-50, 1, shape),
         "log_joint": rng.normal(-70, 1, shape),
         "active_components": rng.integers(2, 5, shape),
         "occupied_clusters": rng.integers(5, 9, shape),
@@ -257,7 +261,7 @@ def test_every_number_of_a_row_is_that_of_its_quantity():
     draws_["sample_stats"] = xr.DataTree(xr.Dataset({n: (("chain", "draw"), v) for n, v in numbers.items()}))
     diagnosis = diagnostics.diagnose(draws_)
     row = diagnostics.summary_row(draws_, diagnosis)
-    assert row["log likelihood"] == pytest.approx(numbers["log_likelihood"].mean(), rel=1e-12)
+    assert row["log likelihood"] == pytest.approx(numbers["total_log_likelihood"].mean(), rel=1e-12)
     assert row["best log joint"] == numbers["log_joint"].max()
     assert row["active components"] == pytest.approx(numbers["active_components"].mean(), rel=1e-12)
     assert row["occupied clusters"] == pytest.approx(numbers["occupied_clusters"].mean(), rel=1e-12)
@@ -281,7 +285,7 @@ def test_numbers_of_the_chains_are_the_largest_and_the_least():
     found = diagnostics.diagnose(tree(weights, means)).chains
     assert found["largest share of steps without any change"] == pytest.approx(100 / (DRAWS - 1), abs=2 / DRAWS)
     assert found["largest share of states in common with another chain"] == pytest.approx(0.1)
-    seen = panel.read(tree(weights, means))
+    seen = reference_points.read(tree(weights, means))
     of_chain = seen.similarity.mean(axis=1)
     between = [np.abs(of_chain[i] - of_chain[j]).mean() for i in range(CHAINS) for j in range(i)]
     assert found["similarity, largest distance between two chains"] == pytest.approx(max(between), rel=1e-12)
@@ -298,7 +302,7 @@ def test_restarts_of_a_guide_agree_or_differ(build, verdict):
     assert diagnostics.diagnose(guide).verdict == verdict
 
 
-@pytest.mark.parametrize(("k", "said"), [(1.5, "not a posterior"), (0.2, "importance weights could mend")])
+@pytest.mark.parametrize(("k", "said"), [(1.5, "not a posterior"), (0.2, "importance weights could correct")])
 def test_guides_carry_their_k_hat(k, said):
     """Importance weights of Pareto tails, P(weight > x) = x^(-1/k); the restart of the highest bound counts."""
     guide = tree(*fine(), elbo=np.array([0.0, 3.0, 1.0, 2.0]))
@@ -318,7 +322,7 @@ def test_the_reference_partition_is_that_of_the_best_draw():
     means[1, 7] = 0.0
     draws_ = tree(weights, means)
     draws_["sample_stats"]["log_joint"][1, 7] = draws_["sample_stats"]["log_joint"].max() + 1
-    variation = panel.read(draws_).variation
+    variation = reference_points.read(draws_).variation
     assert variation[1, 7] == 0
     assert np.delete(variation.ravel(), DRAWS + 7).min() > 0.5
 
@@ -338,11 +342,11 @@ def test_log_partition_posterior_of_tied_components_is_exact():
     """Against enumeration of all partitions of five points, for every draw's partition and concentration."""
     points = np.random.default_rng(3).normal(size=(5, 2)) * np.array([1.0, 3.0])
     posterior, parameters, found = built(3, 3, points, covariance="tied")
-    seen = panel.read(found)
+    seen = reference_points.read(found)
     assert seen.log_partition is not None
     for t in range(3):
         draw = jax.tree.map(lambda leaf, t=t: leaf[0, t], parameters)
-        logits = mixture.log_joint_density(*posterior.mixture(draw), points)
+        logits = mixture.log_joint_density(*posterior.mixture(draw), jnp.asarray(points))
         truth = dpgmm.exact.partitions(posterior, concentration=float(draw["concentration"]))
         row = (truth.labels == dpgmm.partitions.canonical(np.asarray(logits.argmax(axis=1))[None])).all(axis=1)
         wanted = truth.log_posterior[row].item() + truth.log_evidence
@@ -356,7 +360,9 @@ def test_counts_of_clusters_are_those_of_responsibilities(weights):
     posterior, parameters, _ = built(4, 1, points, weights)
     omega, size = posterior.data.weights, 2000
     one = jax.tree.map(lambda leaf: leaf[0, 0], parameters)
-    r = np.asarray(jax.nn.softmax(mixture.log_joint_density(*posterior.mixture(one), posterior.data.points), axis=1))
+    r = np.asarray(
+        jax.nn.softmax(mixture.log_joint_density(*posterior.mixture(one), jnp.asarray(posterior.data.points)), axis=1)
+    )
     held = 1 - np.prod((1 - r) ** omega[:, None], axis=0)
     same = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, size, *leaf.shape[2:])), parameters)
     stats = draws.schema._summaries(posterior, same)

@@ -1,4 +1,4 @@
-"""The study of inference methods: its yardsticks against brute force and scipy, its marks, and a run of it on few draws."""
+"""The study of inference methods: its scores against brute force and scipy, its marks, and a run of it on few draws."""
 
 import json
 from itertools import product
@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from comparisons.inference_methods import study, yardsticks
+from comparisons.inference_methods import scores, study
 from dpgmm import Dataset, InputError, diagnostics, load_model, methods
 from dpgmm.diagnostics import intervals
 from dpgmm.diagnostics.intervals import Interval
@@ -26,7 +26,7 @@ def tree(points, shape=(2, 3), num_components=3, seed=1, **extra):
         "covariances": ((*dims, "dim", "dim_"), variances),
         "concentration": (dims[:2], rng.gamma(2, size=shape)),
     }
-    stats_ = {"log_likelihood": (dims[:2], rng.normal(size=shape))}
+    stats_ = {"total_log_likelihood": (dims[:2], rng.normal(size=shape))}
     stats_ |= {name: (dims[:2], value) for name, value in extra.items()}
     observed = xr.Dataset({"points": (("obs", "dim"), points)})
     made = xr.DataTree.from_dict(
@@ -49,11 +49,11 @@ def test_held_out_density_is_the_log_of_the_mean_over_draws():
     points, means, scales = rng.normal(size=5), rng.normal(size=(2, 4)), rng.gamma(2, size=(2, 4))
     density = stats.norm.pdf(points, means[..., None], scales[..., None])
     wanted = np.log(density.mean(axis=(0, 1))).mean()
-    assert yardsticks.held_out(np.log(density)) == pytest.approx(wanted, rel=1e-12)
+    assert scores.held_out(np.log(density)) == pytest.approx(wanted, rel=1e-12)
     # Not the mean of logs, which is smaller for any draws that differ.
     assert wanted > np.log(density).mean()
     # Densities that underflow in plain arithmetic.
-    assert yardsticks.held_out(np.log(density) - 2_000) == pytest.approx(wanted - 2_000, rel=1e-12)
+    assert scores.held_out(np.log(density) - 2_000) == pytest.approx(wanted - 2_000, rel=1e-12)
 
 
 def test_an_interval_is_students():
@@ -78,7 +78,7 @@ def test_clusters_given_draws_are_sums_over_all_allocations(num_components):
     labels = np.array(list(product(range(num_components), repeat=n)))
     of_labels = np.prod(p[:, np.arange(n), labels], axis=-1).mean(axis=0)
     number = [len(set(row)) for row in labels]
-    np.testing.assert_allclose(yardsticks.clusters_given(p), np.bincount(number, of_labels, n + 1), atol=1e-14)
+    np.testing.assert_allclose(scores.clusters_given(p), np.bincount(number, of_labels, n + 1), atol=1e-14)
 
 
 def test_similarity_of_draws_is_the_mean_chance_to_share_a_component():
@@ -88,10 +88,10 @@ def test_similarity_of_draws_is_the_mean_chance_to_share_a_component():
     together = np.einsum("ctik,ctjk->cij", p, p) / p.shape[1]
     upper = np.triu_indices(4, 1)
     wanted = np.array([chain[np.ix_(order, order)][upper] for chain in together])
-    np.testing.assert_allclose(yardsticks.similarity(draws), wanted, rtol=1e-10)
-    clusters, of_points = yardsticks.of_partition(draws)
+    np.testing.assert_allclose(scores.similarity(draws), wanted, rtol=1e-10)
+    clusters, of_points = scores.partition_scores(draws)
     np.testing.assert_allclose(of_points[upper], together.mean(axis=0)[upper], rtol=1e-10)
-    np.testing.assert_allclose(clusters, yardsticks.clusters_given(p.reshape(-1, 4, 3)), atol=1e-14)
+    np.testing.assert_allclose(clusters, scores.clusters_given(p.reshape(-1, 4, 3)), atol=1e-14)
     assert clusters[0] == pytest.approx(0, abs=1e-14)
     assert clusters.sum() == pytest.approx(1)
 
@@ -100,10 +100,10 @@ def test_collapsed_gibbs_is_read_by_its_partitions():
     draws = tree(np.arange(3.0)[:, None], shape=(1, 2))
     draws.attrs["untruncated"] = 1
     labels = np.array([[[0, 0, 1], [0, 0, 0]]])
-    draws["posterior"] = xr.DataTree(
-        draws["posterior"].to_dataset().assign(allocations=(("chain", "draw", "obs"), labels))
+    draws["sample_stats"] = xr.DataTree(
+        draws["sample_stats"].to_dataset().assign(allocations=(("chain", "draw", "obs"), labels))
     )
-    clusters, together = yardsticks.of_partition(draws)
+    clusters, together = scores.partition_scores(draws)
     np.testing.assert_array_equal(clusters, [0, 0.5, 0.5, 0])
     np.testing.assert_array_equal(together, [[1, 1, 0.5], [1, 1, 0.5], [0.5, 0.5, 1]])
 
@@ -111,38 +111,38 @@ def test_collapsed_gibbs_is_read_by_its_partitions():
 def test_spreads_know_no_labels():
     draws = tree(np.zeros((2, 1)))
     flipped = draws.isel(component=slice(None, None, -1))
-    assert yardsticks.spreads(draws) == yardsticks.spreads(flipped)
+    assert scores.spreads(draws) == scores.spreads(flipped)
     largest = draws["posterior"]["weights"].values.max(axis=-1)
-    assert yardsticks.spreads(draws)["largest weight"] == pytest.approx(largest.std())
-    assert set(yardsticks.spreads(draws.isel(chain=[0], draw=[0])).values()) == {0.0}
+    assert scores.spreads(draws)["largest weight"] == pytest.approx(largest.std())
+    assert set(scores.spreads(draws.isel(chain=[0], draw=[0])).values()) == {0.0}
 
 
 @pytest.mark.parametrize("shape", [0.2, 1.2])
 def test_k_hat_is_the_shape_of_a_pareto_tail(shape):
     size = 4_000
     log_weight = -shape * np.log(np.random.default_rng(3).uniform(size=(1, size)))
-    found = yardsticks.k_hat(tree(np.zeros((2, 1)), (1, size), 1, log_weight=log_weight))
+    found = scores.k_hat(tree(np.zeros((2, 1)), (1, size), 1, log_weight=log_weight))
     tail = int(min(0.2 * size, 3 * np.sqrt(size)))
     # PSIS adds ten observations of shape 1/2 to the tail; its error is that of maximum likelihood.
     assert abs(found - (tail * shape + 5) / (tail + 10)) < 4 * (1 + shape) / np.sqrt(tail)
-    assert yardsticks.k_hat(tree(np.zeros((2, 1)))) is None
+    assert scores.k_hat(tree(np.zeros((2, 1)))) is None
 
 
 def test_a_split_holds_out_other_points_each_time():
     data = Dataset(np.arange(50.0), name="fifty")
-    first, other = (yardsticks.split(data, 0.1, seed) for seed in (0, 1))
+    first, other = (scores.split(data, 0.1, seed) for seed in (0, 1))
     for train, out in first, other:
         assert (train.size, len(out), train.name) == (45, 5, "fifty")
         np.testing.assert_array_equal(np.sort(np.r_[train.points, out], axis=0), data.points)
     assert not np.array_equal(first[1], other[1])
-    np.testing.assert_array_equal(yardsticks.split(data, 0.1, 0)[1], first[1])
+    np.testing.assert_array_equal(scores.split(data, 0.1, 0)[1], first[1])
 
 
 def test_a_clock_knows_when_a_share_was_done(monkeypatch):
     times = iter([10.0, 11.0, 14.0])
-    monkeypatch.setattr(yardsticks, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(scores, "perf_counter", lambda: next(times))
     told = []
-    clock = yardsticks.Clock(told.append)
+    clock = scores.Clock(told.append)
     for done in 1, 2, 4:
         clock(done, 4, "")
     # The last report came after 5 seconds of running, so the first came after one.
@@ -170,7 +170,7 @@ SURE, NARROW, WIDE, VAGUE = (
     ],
 )
 def test_marks_show_the_number_behind_them(method, ratios, words):
-    assert yardsticks.mark(methods.find(method).kind, ratios) == words
+    assert scores.mark(methods.find(method).kind, ratios) == words
 
 
 ROW = {"model": "stick_breaking", "quantities": 9, "simulations": 200}
@@ -183,32 +183,32 @@ ROWS = [
 
 
 def test_calibration_is_said_of_what_was_simulated_and_of_nothing_else():
-    of = lambda method, **options: yardsticks.calibrated(ROWS, method, options, "stick_breaking")
+    of = lambda method, **options: scores.calibrated(ROWS, method, options, "stick_breaking")
     assert of("nuts") == "calibrated (SBC: 9 of 9 quantities, 200 simulations)"
     assert of("svi", guide="lowrank") == "not calibrated (SBC: 5 of 9 quantities, 200 simulations)"
     assert of("map") == "no posterior (SBC: 0 of 9 quantities, 200 simulations)"
     assert of("svi", guide="normal") == of("gibbs") == of("blocked_gibbs") == "not simulated"
-    assert yardsticks.calibrated(None, "nuts", {}, "stick_breaking") == "run dpgmm study calibration"
+    assert scores.calibrated(None, "nuts", {}, "stick_breaking") == "run dpgmm study calibration"
 
 
 def test_calibration_rows_are_read_or_refused(tmp_path):
     path = tmp_path / "calibration.json"
-    assert yardsticks.calibration_rows(path, required=False) is None
+    assert scores.calibration_rows(path, required=False) is None
     with pytest.raises(InputError, match=r"calibration\.json: not what .* \(FileNotFoundError\); run it again"):
-        yardsticks.calibration_rows(path, required=True)
+        scores.calibration_rows(path, required=True)
     path.write_text(json.dumps([r | {"p": 0.3} for r in ROWS]))
-    assert yardsticks.calibration_rows(path, required=True) == ROWS
+    assert scores.calibration_rows(path, required=True) == ROWS
     for text in "[{}]", "{", "3":
         path.write_text(text)
         with pytest.raises(InputError, match="not what `dpgmm study calibration` writes"):
-            yardsticks.calibration_rows(path, required=False)
+            scores.calibration_rows(path, required=False)
 
 
 def made_up(posterior, method, *, seed, progress, compression=True, **options):
     """A fit that costs nothing: draws that know no data, and everything that the study reads of a tree."""
     progress(1, 2, "half")
     progress(2, 2, "all")
-    chains, length = options.get("chains", options.get("restarts")), options.get("draws_per_chain", 1)
+    chains, length = options.get("chains") or options["restarts"], options.get("draws_per_chain", 1)
     shape = chains, options.get("draws_per_restart", length)
     rng = np.random.default_rng(seed)
     size, points = posterior.data.size, posterior.data.points
@@ -219,7 +219,7 @@ def made_up(posterior, method, *, seed, progress, compression=True, **options):
         found["optimisation"] = xr.DataTree(xr.Dataset({"loss": (("chain", "step"), np.zeros((chains, 2)))}))
     if method == "gibbs" and options["keep_allocations"]:
         labels = (("chain", "draw", "obs"), rng.integers(0, 2, (*shape, size)))
-        found["posterior"] = xr.DataTree(found["posterior"].to_dataset().assign(allocations=labels))
+        found["sample_stats"] = xr.DataTree(found["sample_stats"].to_dataset().assign(allocations=labels))
     found.attrs |= {"method": method, "untruncated": int(method == "gibbs"), "run_seconds": 2.0, "compile_seconds": 3.0}
     return found
 
@@ -239,7 +239,7 @@ def test_the_study_says_what_it_measured(tmp_path, capsys, monkeypatch):
     for sentence in study.conclusions(numbers):
         assert sentence.replace("'", "&#39;") in page
         assert sentence.split(":")[0] in printed
-    assert page.count("data:image/png") == 4
+    assert page.count("data:image/png") + page.count("<svg") == 4
     assert found["MAP"]["mark"] == "point estimate: no posterior (sd ratio 0)"
     assert found["blocked Gibbs"]["calibration"] == "calibrated (SBC: 9 of 9 quantities, 200 simulations)"
     assert [who for who, m in found.items() if m["k-hat"]] == ["mean-field SVI", "low-rank SVI", "CAVI"]
@@ -274,7 +274,7 @@ def test_a_sampler_is_looked_at_on_its_way_and_an_optimiser_fitted_by_every_budg
     sampled = study.fitted(posterior, study.CONTENDERS["NUTS"], (0.25, 1.0), options, points, 0, begin)
     assert len(asked) == 1
     first = sampled.draws.isel(draw=slice(10))
-    wanted = [yardsticks.held_out(diagnostics.predictive_density(t, points)[0]) for t in (first, sampled.draws)]
+    wanted = [scores.held_out(diagnostics.predictive_density(t, points)[0]) for t in (first, sampled.draws)]
     np.testing.assert_allclose(sampled.density, wanted, rtol=1e-12)
     found = study.fitted(
         posterior, study.CONTENDERS["MAP"], (0.25, 1.0), {"restarts": 3, "steps": 80}, points, 0, begin

@@ -49,17 +49,17 @@ def look_at_a_cluster(s):
 
 
 def a_degree_less(f, on):
-    return lambda *args: (new := f(*args))._replace(df=new.df - on)
+    return lambda *args, **options: (new := f(*args, **options))._replace(df=new.df - on)
 
 
 def one_more_in_kappa(f, on):
-    return lambda *args: (new := f(*args))._replace(kappa=new.kappa + on)
+    return lambda *args, **options: (new := f(*args, **options))._replace(kappa=new.kappa + on)
 
 
 def half_the_scatter(f, on):
-    def wrong(counts, sums, squares, base, tied=False):
+    def wrong(counts, sums, squares, base, *, tied=False):
         about_mean = squares - conjugate.product(sums, sums, base) / counts[..., None, None, None]
-        return f(counts, sums, squares - 0.5 * on * about_mean, base, tied)
+        return f(counts, sums, squares - 0.5 * on * about_mean, base, tied=tied)
 
     return wrong
 

@@ -55,7 +55,7 @@ def made(rng, a, log_weights, total):
 
 def state_of(s):
     mean, kappa = jnp.asarray(BASE.mean), jnp.asarray(BASE.kappa)
-    return _state.State(Components(s["log_weights"], s["means"], s["blocks"]), s["total"], s["a"], mean, kappa)
+    return _state.MixtureState(Components(s["log_weights"], s["means"], s["blocks"]), s["total"], s["a"], mean, kappa)
 
 
 def changed(state):
@@ -70,7 +70,7 @@ def changed(state):
 
 
 def points(s):
-    return _active.points_of(Arrays(s["points"], jnp.ones(N)), True)
+    return _active.points_of(Arrays(s["points"], jnp.ones(N)), diagonal=True)
 
 
 def look(s):

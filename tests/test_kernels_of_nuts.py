@@ -35,7 +35,7 @@ def of_model(rng):
 
 
 START = jax.tree.map(jnp.asarray, POSTERIOR.unconstrain(POSTERIOR.initial(jax.random.PRNGKey(0))))
-SETTINGS = _plain.Settings(0, 0.8, DEPTH, False, False, STEP_SIZE)
+SETTINGS = _plain.Settings(0, 0.8, DEPTH, dense_mass=False, swaps=False, step_size=STEP_SIZE)
 
 
 def nuts_step(key, s):

@@ -1,5 +1,7 @@
 """Every model in models/: plain JAX against NumPyro, values, gradients and Jacobians, and what the data may not change."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,86 +23,102 @@ def dataset(dim, scale=3.0, shift=5.0):
     return Dataset(rng.normal(size=(40, dim)) * scale + shift, rng.uniform(0.5, 2.0, 40))
 
 
-def numpyro_statement(posterior, unconstrained):
+def numpyro_statement(posterior, flat, unravel):
     """Our coordinates' log density through NumPyro alone: its potential, its transforms, a numerical Jacobian of them."""
-    flat, unravel = ravel_pytree(unconstrained)
 
     def to_theirs(u):
         parameters, _ = posterior.constrain(unravel(u))
         return ravel_pytree(unconstrain_fn(posterior.program, (), {}, parameters))[0]
 
-    _, unravel_theirs = ravel_pytree(unconstrain_fn(posterior.program, (), {}, posterior.constrain(unconstrained)[0]))
-
-    def value(u):
-        log_jacobian = jnp.linalg.slogdet(jax.jacfwd(to_theirs)(u))[1]
-        return log_jacobian - potential_energy(posterior.program, (), {}, unravel_theirs(to_theirs(u)))
-
-    return jax.jit(jax.value_and_grad(value))(flat)
+    _, unravel_theirs = ravel_pytree(unconstrain_fn(posterior.program, (), {}, posterior.constrain(unravel(flat))[0]))
+    log_jacobian = jnp.linalg.slogdet(jax.jacfwd(to_theirs)(flat))[1]
+    return log_jacobian - potential_energy(posterior.program, (), {}, unravel_theirs(to_theirs(flat)))
 
 
 CASES = [(model, dim, "full") for model in MODELS for dim in (1, 3)]
 CASES += [("stick_breaking", 3, covariance) for covariance in ("diagonal", "tied", "spherical")]
 
 
-@pytest.fixture(params=CASES, ids=lambda p: f"{p[0]}-{p[1]}D-{p[2]}")
-def posterior(request):
+def start_of(posterior, seed=0):
+    """Coordinates about zero: of covariances off the diagonal, too, as a diagonal start would hide half of a factor."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda key: posterior.unconstrain(posterior.initial(key)), jax.random.PRNGKey(0))
+    return {site: rng.normal(0, 0.5, of.shape) for site, of in shapes.items()}
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda p: f"{p[0]}-{p[1]}D-{p[2]}")
+def found(request):
+    """All that is asked of a model, in one program."""
     model, dim, covariance = request.param
-    return load_model(model)(dataset(dim), truncation=4, covariance=covariance)
+    posterior = load_model(model)(dataset(dim), truncation=4, covariance=covariance)
+
+    start = start_of(posterior)
+
+    @jax.jit
+    def every(start):
+        flat, unravel = ravel_pytree(start)
+        parameters, _ = posterior.constrain(start)
+        joint, their_joint = posterior.log_joint, lambda p: log_density(posterior.program, (), {}, p)[0]
+        return {
+            "back": posterior.unconstrain(parameters),
+            "components": posterior.components(parameters),
+            "log joint": jax.value_and_grad(joint)(parameters),
+            "NumPyro's log joint": jax.value_and_grad(their_joint)(parameters),
+            "log density": jax.value_and_grad(lambda u: posterior.log_density(unravel(u)))(flat),
+            "NumPyro's log density": jax.value_and_grad(lambda u: numpyro_statement(posterior, u, unravel))(flat),
+        }
+
+    return jax.device_get(every(start)) | {"start": start, "dim": dim}
 
 
-@pytest.fixture
-def start(posterior):
-    """A start with off-diagonal covariances: a diagonal one would hide half of a Cholesky factor."""
-    unconstrained = posterior.unconstrain(posterior.initial(jax.random.PRNGKey(3)))
-    flat, unravel = ravel_pytree(unconstrained)
-    return unravel(flat + 0.2 * jax.random.normal(jax.random.PRNGKey(4), flat.shape))
-
-
-def test_log_joint_equals_numpyro(posterior, start):
-    parameters, _ = posterior.constrain(start)
-    theirs = lambda p: log_density(posterior.program, (), {}, p)[0]
-    value, ours_gradient = jax.jit(jax.value_and_grad(posterior.log_joint))(parameters)
-    their_value, their_gradient = jax.jit(jax.value_and_grad(theirs))(parameters)
+def test_log_joint_equals_numpyro(found):
+    (value, gradient), (their_value, their_gradient) = found["log joint"], found["NumPyro's log joint"]
     np.testing.assert_allclose(value, their_value, rtol=1e-10)
-    for site, gradient in their_gradient.items():
-        np.testing.assert_allclose(ours_gradient[site], gradient, rtol=1e-10, atol=1e-10, err_msg=site)
+    for site, of_site in their_gradient.items():
+        np.testing.assert_allclose(gradient[site], of_site, rtol=1e-10, atol=1e-10, err_msg=site)
 
 
-def test_density_of_coordinates_equals_numpyro(posterior, start):
-    value, gradient = numpyro_statement(posterior, start)
-    np.testing.assert_allclose(posterior.log_density(start), value, rtol=1e-10)
-    ours = ravel_pytree(jax.jit(jax.grad(posterior.log_density))(start))[0]
-    np.testing.assert_allclose(ours, gradient, rtol=1e-10, atol=1e-10 * np.abs(gradient).max())
+def test_density_of_coordinates_equals_numpyro(found):
+    (ours, our_gradient), (value, gradient) = found["log density"], found["NumPyro's log density"]
+    np.testing.assert_allclose(ours, value, rtol=1e-10)
+    np.testing.assert_allclose(our_gradient, gradient, rtol=1e-10, atol=1e-10 * np.abs(gradient).max())
 
 
-def test_a_dropped_jacobian_is_caught(posterior, start):
-    value, _ = numpyro_statement(posterior, start)
-    without = posterior.log_joint(posterior.constrain(start)[0])
-    assert abs(without - value) > 1e-3
+def test_a_dropped_jacobian_is_caught(found):
+    assert abs(found["log joint"][0] - found["NumPyro's log density"][0]) > 1e-3
 
 
-def test_unconstrain_inverts_constrain(posterior, start):
-    back = posterior.unconstrain(posterior.constrain(start)[0])
-    for site, value in start.items():
-        np.testing.assert_allclose(back[site], value, rtol=1e-12, atol=1e-12, err_msg=site)
+def test_unconstrain_inverts_constrain(found):
+    for site, value in found["start"].items():
+        np.testing.assert_allclose(found["back"][site], value, rtol=1e-12, atol=1e-12, err_msg=site)
+
+
+def test_components_are_a_mixture(found):
+    weights, means, covariances = found["components"]
+    np.testing.assert_allclose(weights.sum(), 1, rtol=1e-12)
+    assert means.shape == (4, found["dim"])
+    assert (np.linalg.eigvalsh(covariances) > 0).all()
+
+
+@partial(jax.jit, static_argnames="dtype")
+def stick_coordinates(u, dtype):
+    """Sticks and log Jacobian at three equal coordinates, the gradient of their sum, and the way back."""
+    sites, transform = {"concentration": jnp.asarray(0.7, dtype)}, stick_logits(num_centred=1)
+    both = lambda u: transform.constrain(jnp.full(3, u, dtype), sites)
+    found = both(u)
+    return found, jax.grad(lambda u: sum(jnp.sum(part) for part in both(u)))(u), transform.unconstrain(found[0], sites)
 
 
 @pytest.mark.parametrize("u", [-95.0, -20.0, -15.0, 0.0, 4.0, 90.0])
 def test_stick_coordinates_are_finite_in_float32(u):
     """Value, Jacobian and gradient at the far ends, against float64; and the way back."""
-    transform = stick_logits(num_centred=1)
-
-    def both(u, dtype):
-        return transform.constrain(jnp.full(3, u, dtype), {"concentration": jnp.asarray(0.7, dtype)})
-
-    total = lambda u: sum(jnp.sum(part) for part in both(u, jnp.float32))
-    single, double = both(u, jnp.float32), both(u, jnp.float64)
-    assert all(np.isfinite(part).all() for part in single)
-    assert np.isfinite(jax.grad(total)(jnp.float32(u)))
+    single, gradient, back = stick_coordinates(np.float32(u), "float32")
+    double, _, _ = stick_coordinates(np.float64(u), "float64")
+    assert all(part.dtype == jnp.float32 and np.isfinite(part).all() for part in single)
+    assert np.isfinite(gradient)
     for low, high in zip(single, double, strict=True):
         np.testing.assert_allclose(low, high, rtol=2e-5, atol=1e-5)
     if u < 80:
-        back = transform.unconstrain(single[0], {"concentration": jnp.float32(0.7)})
         np.testing.assert_allclose(back, np.full(3, u), rtol=1e-5, atol=1e-5)
 
 
@@ -109,24 +127,28 @@ def test_stick_coordinates_are_finite_in_float32(u):
 def test_shift_and_scale_of_the_data_change_nothing_else(model, dim):
     """Same coordinates, data 1000 times larger and shifted: the density changes by the units of the points alone."""
     a, b = (load_model(model)(dataset(dim, *units), truncation=4) for units in ((3.0, 5.0), (3000.0, -70.0)))
-    u = a.unconstrain(a.initial(jax.random.PRNGKey(0)))
-    units = a.data.total_weight * dim * np.log(1000)
-    np.testing.assert_allclose(a.log_density(u), b.log_density(u) + units, rtol=1e-10)
+    u = start_of(a)
 
+    def density(p):
+        """By a program that both priors share."""
+        arguments = u, p.arrays()
+        return p.compile("density", lambda u, data: p.on(data).log_density(u), *arguments)[0](*arguments)
 
-def test_components_are_a_mixture(posterior, start):
-    weights, means, covariances = posterior.components(posterior.constrain(start)[0])
-    np.testing.assert_allclose(weights.sum(), 1, rtol=1e-12)
-    assert means.shape == (4, posterior.data.dim)
-    assert (np.linalg.eigvalsh(covariances) > 0).all()
+    np.testing.assert_allclose(density(a), density(b) + a.data.total_weight * dim * np.log(1000), rtol=1e-10)
 
 
 def test_labels_of_the_symmetric_model_are_exchangeable():
     posterior = load_model("symmetric_dirichlet")(dataset(2), truncation=5)
-    p = posterior.initial(jax.random.PRNGKey(0))
     order = jnp.array([3, 0, 4, 1, 2])
-    permuted = {site: v[order] if v.ndim else v for site, v in p.items()}
-    np.testing.assert_allclose(posterior.log_joint(permuted), posterior.log_joint(p), rtol=1e-13)
+
+    @jax.jit
+    def both(u):
+        p, _ = posterior.constrain(u)
+        permuted = {site: v[order] if v.ndim else v for site, v in p.items()}
+        return posterior.log_joint(permuted), posterior.log_joint(p)
+
+    permuted, as_it_was = both(start_of(posterior))
+    np.testing.assert_allclose(permuted, as_it_was, rtol=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +185,9 @@ def test_a_users_file_is_a_model(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("return nothing", r"mine.py, line 4: NameError: name 'nothing' is not defined; mend the model"),
+        ("return nothing", r"mine.py, line 4: NameError: name 'nothing' is not defined; correct the model"),
         ("return 3", r"mine.py: posterior\(...\) returned int; it must return a dpgmm.Posterior"),
-        ("return replace(p, log_prior=lambda s: s['conc'])", r"mine.py, line 4: KeyError: 'conc'; mend the model"),
+        ("return replace(p, log_prior=lambda s: s['conc'])", r"mine.py, line 4: KeyError: 'conc'; correct the model"),
     ],
 )
 def test_a_mistake_in_a_users_model_is_one_line(line, message, tmp_path):

@@ -1,5 +1,7 @@
 """A user's own method: the page that shows how, by path and entry point, everywhere ours go; mistakes in one line."""
 
+import dataclasses
+import functools
 import importlib.util
 import json
 import re
@@ -8,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import from_the_prior
 from typer.testing import CliRunner
 
 import dpgmm
+from comparisons.inference_methods import study
 from dpgmm import Dataset, InputError, calibration, load_model, methods
 from dpgmm.cli import app
 from dpgmm.methods import budgets, registry
@@ -63,6 +67,25 @@ def toy(tmp_path):
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """Methods of ours whose fits are made up: what they find is no matter beside a file's."""
+
+    def install(*names):
+        for name in names:
+            ours = methods.REGISTRY[name]
+
+            @functools.wraps(ours.run)
+            def run(posterior, key, *, progress, name=name, **options):
+                progress(1, 2, "half")
+                progress(2, 2, "all")
+                return from_the_prior(posterior, name, **options)
+
+            monkeypatch.setitem(methods.REGISTRY, name, dataclasses.replace(ours, run=run))
+
+    return install
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +143,12 @@ def test_guide_of_the_page_weighs_one_component_exactly(tmp_path):
     np.testing.assert_allclose(log_weight, exact, atol=1e-4)  # scikit-learn adds 1e-6 to variances.
 
 
-@pytest.mark.parametrize("dim", [1, 2])
-def test_guide_of_the_page_weighs_far_clusters_rightly(tmp_path, dim):
-    """Clusters so far apart that their allocation is certain: the guide holds one of its labellings, of known evidence."""
-    points = np.r_[np.linspace(0, 1, 4), np.linspace(20, 21, 3)]
-    other = np.array([0.0, 1.0, 0.0, 0.5, 9.0, 8.0, 8.5])
-    found, error, exact, _ = weighed(written(tmp_path, "my_method.py"), np.stack([points, other][:dim], axis=1), 2)
+FAR = np.stack([np.r_[np.linspace(0, 1, 4), np.linspace(20, 21, 3)], [0.0, 1.0, 0.0, 0.5, 9.0, 8.0, 8.5]], axis=1)
+"""Clusters so far apart that their allocation is certain: the guide holds one of its labellings, of known evidence."""
+
+
+def test_guide_of_the_page_weighs_far_clusters_rightly(tmp_path):
+    found, error, exact, _ = weighed(written(tmp_path, "my_method.py"), FAR, 2)
     assert abs(found - exact) < 4 * error + 1e-4
 
 
@@ -136,7 +159,7 @@ def test_a_wrong_density_of_the_guide_is_seen(tmp_path):
     assert right in BLOCKS["my_method.py"]
     wrong = "(alpha - 1) * log_sigmoid(logits) + (beta - 1) * log_sigmoid(-logits)"
     path.write_text(BLOCKS["my_method.py"].replace(right, wrong))
-    found, error, exact, _ = weighed(path, np.r_[np.linspace(0, 1, 4), np.linspace(20, 21, 3)], 2)
+    found, error, exact, _ = weighed(path, FAR, 2)
     assert abs(found - exact) > 10 * error
 
 
@@ -145,6 +168,7 @@ def test_peer_draws_as_the_page_does():
     assert drawn in (PEERS / "scikit_learn.py").read_text()
 
 
+@pytest.mark.long
 def test_sampler_of_the_page(tmp_path, posterior):
     pytest.importorskip("blackjax")
     draws = dpgmm.fit(posterior, written(tmp_path, "my_nuts.py"), chains=2, warmup=100, draws_per_chain=100)
@@ -156,10 +180,11 @@ def test_sampler_of_the_page(tmp_path, posterior):
 # Everywhere ours go.
 
 
-def test_compare_takes_a_file(toy, csv, tmp_path):
+def test_compare_takes_a_file(toy, csv, tmp_path, made_up):
     out = tmp_path / "out"
-    short = ["--truncation", 4, "--quick", "--out", out, "--option", "toy.shift=0.5"]
-    output = cli("compare", csv, "--methods", f"map,{toy()}", *short)
+    made_up("blocked_gibbs")
+    short = ["--truncation", 4, "--quick", "--chains", 2, "--draws", 20, "--out", out, "--option", "toy.shift=0.5"]
+    output = cli("compare", csv, "--methods", f"blocked_gibbs,{toy()}", *short)
     assert re.search(r"\btoy\b", output)
     assert "toy" in pd.read_csv(out / "summary.csv")["method"].tolist()
     assert "toy" in (out / "report.html").read_text()
@@ -177,7 +202,21 @@ def test_compare_takes_a_file(toy, csv, tmp_path):
     cli("partition", out / "toy.nc")
 
 
-def test_study_of_methods_takes_a_file(toy, tmp_path):
+def test_a_file_is_a_contender_of_the_study(toy):
+    """With the options of its short run, on the data and on the points that are enumerated."""
+    plan = study.chosen(study.QUICK, ["blocked_gibbs", toy()])
+    assert {name: who.method for name, who in plan.contenders.items()} == {
+        "blocked Gibbs": "blocked_gibbs",
+        "toy": "toy",
+    }
+    assert plan.exact == {"stick_breaking": ("blocked Gibbs", "toy")}
+    assert study.budget(plan.exact_effort, plan.contenders["toy"]) == {"chains": 2, "draws_per_chain": 20}
+
+
+@pytest.mark.long
+def test_study_of_methods_takes_a_file(toy, tmp_path, made_up):
+    """Ours, beside which it stands, is made up: what it finds is the study's own test."""
+    made_up("blocked_gibbs")
     cli("study", "inference_methods", "--quick", "--methods", f"blocked_gibbs,{toy()}", "--out", tmp_path)
     numbers = json.loads((tmp_path / "inference_methods.json").read_text())
     assert numbers["contenders"] == ["blocked Gibbs", "toy"]
@@ -205,7 +244,7 @@ def test_restarts_of_a_file_are_restarts(toy, posterior, kind):
     if kind == "guide":
         np.testing.assert_allclose(tree.attrs["elbo"], [0, 1, 2])
         assert dpgmm.draws.best_chain(tree) == 2
-    assert dpgmm.labels.summary.study(tree).relabelling is None
+    assert dpgmm.labels.summary.summarise(tree).relabelling is None
     assert tree.attrs["point_estimate"] == (kind == "point")
     agreed = dpgmm.agreement({"toy": tree, "again": dpgmm.fit(posterior, path, seed=1, draws_per_chain=20)})
     assert agreed.sentence
@@ -243,8 +282,8 @@ def test_a_file_with_a_dash(toy, csv, tmp_path):
 
 
 def test_a_changed_file_is_read_again(toy, posterior):
-    first = dpgmm.fit(posterior, toy(), chains=1, draws_per_chain=4)
-    second = dpgmm.fit(posterior, toy(("shift=0.0", "shift=1.0")), chains=1, draws_per_chain=4)
+    first = dpgmm.fit(posterior, toy(), draws_per_chain=20)
+    second = dpgmm.fit(posterior, toy(("shift=0.0", "shift=1.0")), draws_per_chain=20)
     np.testing.assert_allclose(second["posterior"]["means"] - first["posterior"]["means"], 1.0)
     assert json.loads(second.attrs["options"])["method"]["shift"] == 1.0
 
@@ -252,14 +291,14 @@ def test_a_changed_file_is_read_again(toy, posterior):
 def test_progress_and_interruption_go_through(toy, posterior):
     path = toy(("    keys =", '    progress(1, 2, "half")\n    keys ='))
     told = []
-    dpgmm.fit(posterior, path, draws_per_chain=4, progress=lambda *report: told.append(report))
+    dpgmm.fit(posterior, path, draws_per_chain=20, progress=lambda *report: told.append(report))
     assert told == [(1, 2, "half")]
 
     def stop(*_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        dpgmm.fit(posterior, path, draws_per_chain=4, progress=stop)
+        dpgmm.fit(posterior, path, draws_per_chain=20, progress=stop)
 
 
 # What is wrong, in a line.
@@ -270,7 +309,7 @@ def test_progress_and_interruption_go_through(toy, posterior):
     [
         ([("METHOD =", "METHODS =")], None, "a method file states METHOD = dpgmm.methods.Method(...), found none"),
         ([("METHOD = ", "METHOD = 3  # ")], None, "states METHOD = dpgmm.methods.Method(...), found int"),
-        ([("    keys =", "    1 / 0; keys =")], "1 / 0", "ZeroDivisionError: division by zero; mend the method"),
+        ([("    keys =", "    1 / 0; keys =")], "1 / 0", "ZeroDivisionError: division by zero; correct the method"),
         ([("return dpgmm", "return 3  # ")], "def run", "run(...) of toy returned int; return dpgmm.draws.build(...)"),
         (
             [("return dpgmm", "import xarray\n    return xarray.DataTree()  # ")],
@@ -338,7 +377,7 @@ def test_a_peer_that_is_not_installed_says_so():
         methods.find("blackjax_nuts")
 
 
-@pytest.mark.parametrize("name", ["blackjax_nuts", "nutpie_nuts"])
+@pytest.mark.parametrize("name", [pytest.param("blackjax_nuts", marks=pytest.mark.long), "nutpie_nuts"])
 def test_peers_that_are_installed_run(name, posterior):
     pytest.importorskip(name.removesuffix("_nuts"))
     tree = dpgmm.fit(posterior, name, chains=2, warmup=50, draws_per_chain=30)
@@ -362,12 +401,14 @@ def test_scikit_learn_is_a_peer(posterior):
 
 
 def test_what_is_given_wins_over_quick(toy, csv, tmp_path):
-    out = tmp_path / "draws.nc"
-    fit = ("fit", csv, "--method", toy(), "--truncation", 4, "--quick", "--out", out)
-    for given, sizes in {(): (2, 20), ("--chains", 3): (3, 20), ("--chains", 3, "--draws", 40): (3, 40)}.items():
+    """Of a method that says what it was asked for, and draws as many whatever that is."""
+    build = "dpgmm.draws.build(posterior, parameters)"
+    told = f"tree = {build}; tree.attrs['asked'] = [chains, draws_per_chain]; return tree"
+    path, out = toy(("(chains, draws_per_chain)", "(2, 20)"), (f"return {build}", told)), tmp_path / "draws.nc"
+    fit = ("fit", csv, "--method", path, "--truncation", 4, "--quick", "--out", out)
+    for given, wanted in {(): (2, 20), ("--chains", 3): (3, 20), ("--chains", 3, "--draws", 40): (3, 40)}.items():
         cli(*fit, *given)
-        found = dpgmm.draws.load(out)["posterior"].sizes
-        assert (found["chain"], found["draw"]) == sizes
+        assert tuple(dpgmm.draws.load(out).attrs["asked"]) == wanted
 
 
 def test_settings_are_read_as_what_they_are(toy):

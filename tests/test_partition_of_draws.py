@@ -7,6 +7,7 @@ import xarray as xr
 import dpgmm
 from dpgmm import InputError, draws, partitions
 from dpgmm.data import Dataset
+from dpgmm.partitions import similarity
 
 CHAINS, DRAWS, N = 2, 30, 12
 TRUE = np.repeat([0, 1, 2], N // 3)
@@ -36,6 +37,17 @@ def gaussian_tree(points=None, point_weights=None):
     return xr.DataTree.from_dict(
         {"posterior": posterior, "observed_data": draws.observed(Dataset(points, point_weights))}
     )
+
+
+@pytest.mark.parametrize("loss", ["vi", "vi_lb", "binder"])
+def test_draws_are_brought_into_one_form_once(loss, monkeypatch):
+    seen, by_first_appearance = [], similarity._by_first_appearance
+    monkeypatch.setattr(
+        similarity, "_by_first_appearance", lambda rows: (seen.append(rows.shape), by_first_appearance(rows))[1]
+    )
+    dataset = xr.Dataset({"allocations": (("chain", "draw", "obs"), labels())})
+    dpgmm.partition(dataset, loss, starts=1, workers=1)
+    assert seen.count((CHAINS * DRAWS, N)) == 1
 
 
 def test_our_names_and_what_the_result_holds():

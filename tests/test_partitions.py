@@ -200,7 +200,7 @@ def test_expected_losses_of_many_partitions_at_once(loss):
     if loss.name in ("vi_lb", "omari_approx"):
         together = partitions.losses_at_similarity(partitions.similarity_matrix(draws), many, loss)
     else:
-        together = partitions.losses.expected_losses(similarity.Clusters(draws), many, loss)
+        together = partitions.losses.expected_losses(similarity.DistinctClusters(draws), many, loss)
     np.testing.assert_allclose(together, one_by_one, rtol=1e-12, atol=1e-13)
 
 
@@ -246,7 +246,7 @@ def test_canonical_by_a_dictionary(draws):
 
 def test_distinct_clusters_are_the_draws():
     draws = some_draws(6, 8, 30)
-    clusters = similarity.Clusters(draws)
+    clusters = similarity.DistinctClusters(draws)
     assert len({tuple(m) for m in clusters.members}) == len(clusters.members)
     for t, draw in enumerate(draws):
         np.testing.assert_array_equal(clusters.members[clusters.index[t]], draw[:, None] == draw)

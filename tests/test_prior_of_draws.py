@@ -3,14 +3,16 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
 
 import dpgmm
 from dpgmm.densities import base_measure, conjugate
-from dpgmm.diagnostics import panel
+from dpgmm.diagnostics import reference_points
 from dpgmm.draws import allocations, prior
+from dpgmm.draws.components import Components
 
 POINTS = np.linspace(0.0, 9.0, 12).reshape(6, 2) ** 1.5
 
@@ -43,7 +45,7 @@ def test_a_full_factor_is_read_as_it_was_written():
 
 
 def log_partition(tree):
-    return panel.read(tree).log_partition
+    return reference_points.read(tree).log_partition
 
 
 def test_a_model_is_known_by_its_prior_and_not_by_its_name():
@@ -52,12 +54,13 @@ def test_a_model_is_known_by_its_prior_and_not_by_its_name():
     copied = drawn(dataclasses.replace(ours, name="a copy"))
     np.testing.assert_array_equal(log_partition(copied), log_partition(drawn(ours)))
     tree, base = drawn(other), other.conjugate.base
-    found, leaves = panel.read(tree), panel.sorted_components(tree["posterior"].to_dataset())
-    points, flat = POINTS[found.positions], [leaf.reshape(-1, *leaf.shape[2:]) for leaf in leaves]
+    found = reference_points.read(tree)
+    points = jnp.asarray(POINTS[found.positions])
+    flat = Components.of(tree["posterior"].to_dataset()).sorted().flatten()
     labels = np.argmax(allocations.probabilities(*flat, points), axis=-1)
     for z, a, value in zip(labels, tree["posterior"]["concentration"].values[0], found.log_partition[0], strict=True):
         one_hot = jax.nn.one_hot(z, 3, dtype=float)
-        np.testing.assert_allclose(value, conjugate.log_posterior(one_hot, points, a, base, False), rtol=1e-12)
+        np.testing.assert_allclose(value, conjugate.log_posterior(one_hot, points, a, base, tied=False), rtol=1e-12)
 
 
 def test_draws_without_a_prior_have_no_such_row():

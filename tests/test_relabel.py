@@ -50,7 +50,7 @@ def tree(points, weights, means, covariances):
         },
         coords={"chain": np.arange(len(weights)), "draw": np.arange(weights.shape[1])},
     )
-    stats = {n: (("chain", "draw"), rng.normal(size=weights.shape[:2])) for n in ("log_joint", "log_likelihood")}
+    stats = {n: (("chain", "draw"), rng.normal(size=weights.shape[:2])) for n in ("log_joint", "total_log_likelihood")}
     groups = {
         "posterior": posterior,
         "sample_stats": xr.Dataset(stats),

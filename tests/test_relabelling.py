@@ -113,7 +113,7 @@ def test_sjw_rises_in_every_step_of_the_unguarded_iteration(case, gaussians):
     parameters = _sjw.Components(*gaussians[:3])
     theta, history = _sjw.Components(*(a.mean(axis=0) for a in parameters)), []
     for _ in range(30):
-        value, shares = _sjw._e_step(-_sjw.log_likelihoods(of, theta), None, True)
+        value, shares = _sjw._e_step(-_sjw.log_likelihoods(of, theta), None, exact=True)
         np.testing.assert_allclose([shares.sum(1), shares.sum(2)], 1.0)
         theta = _sjw._m_step(parameters, shares)
         history.append(value)

@@ -76,7 +76,7 @@ def test_success_needs_both_the_height_and_the_truth():
     value, found = np.array([0.0, -1.0, -initialisation.NATS - 0.1, -INFINITY]), np.array([False, True, True, True])
     runs = initialisation.Runs(value, found, 1.0, 1.0)
     assert initialisation.succeeded(runs, 0.0).tolist() == [False, True, False, False]
-    measured = initialisation._measures(runs, 0.0, True)
+    measured = initialisation._measures(runs, 0.0, truth=True)
     assert measured["success"].value == 0.25
     assert (measured["near the best"].value, measured["truth found"].value) == (0.5, 0.75)
     assert measured["seconds to a success"] == 1.0
@@ -280,7 +280,7 @@ def check(numbers, folder, name):
     assert json.loads((folder / f"{name}.json").read_text()) == json.loads(json.dumps(numbers))
     assert sorted(p.name for p in folder.iterdir()) == [f"{name}.html", f"{name}.json"]
     assert page.count("<figure>") == page.count("<figcaption>") == 2
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") + page.count("<svg") == 2
     assert page.count("<li>") >= 2
     assert "nan" not in page.split("</head>")[1].split("<figure>")[0].lower()
 

@@ -6,6 +6,7 @@ import xarray as xr
 
 from dpgmm import InputError, atlas, draws, switching
 from dpgmm.draws import affinity
+from dpgmm.draws.components import Components
 from dpgmm.labels import modes
 
 pytestmark = pytest.mark.quick("labels")
@@ -114,10 +115,31 @@ def test_affinity_is_the_integral():
     """The closed form against quadrature of sqrt(N N') in one dimension."""
     x = np.linspace(-40, 40, 40_001)
     normal = lambda m, v: np.exp(-0.5 * (x - m) ** 2 / v) / np.sqrt(2 * np.pi * v)
-    one = np.array([[1.0]]), np.array([[[0.3]]]), np.array([[[[2.0]]]])
-    other = np.array([[1.0]]), np.array([[[1.9]]]), np.array([[[[0.5]]]])
+    one = Components(np.array([[1.0]]), np.array([[[0.3]]]), np.array([[[[2.0]]]]))
+    other = Components(np.array([[1.0]]), np.array([[[1.9]]]), np.array([[[[0.5]]]]))
     integral = np.trapezoid(np.sqrt(normal(0.3, 2.0) * normal(1.9, 0.5)), x)
-    np.testing.assert_allclose(affinity.affinities(*one, other)[0, 0, 0], integral, rtol=1e-8)
+    np.testing.assert_allclose(affinity.affinities(one, other)[0, 0, 0], integral, rtol=1e-8)
+
+
+def test_variances_are_compared_as_the_matrices_that_they_stand_for():
+    rng = np.random.default_rng(2)
+    one, other = (
+        Components(rng.dirichlet(np.ones(3), 2), rng.normal(size=(2, 3, 4)), rng.gamma(2.0, size=(2, 3, 4)))
+        for _ in range(2)
+    )
+    np.testing.assert_allclose(
+        affinity.affinities(one, other), affinity.affinities(one.full(), other.full()), rtol=1e-10
+    )
+
+
+def test_many_dimensions_are_compared_by_variances_and_that_is_said():
+    few, many = (group(components((2, 3), dim=dim)) for dim in (affinity.LARGEST, affinity.LARGEST + 1))
+    assert affinity.by_variances(few) is None
+    assert "51 dimensions are too many for correlations" in affinity.by_variances(many)
+    for dataset, axes in ((few, 5), (many, 4)):
+        states = affinity.heaviest(dataset)
+        assert states.components.covariances.ndim == axes
+        np.testing.assert_allclose(affinity.match(states.at(0), states.at(0), K).affinity, 1, rtol=1e-9)
 
 
 def test_atlas_tells_another_name_from_another_mode():
@@ -154,11 +176,9 @@ def test_many_pairs_in_many_dimensions():
     """So many at once never came back from one compiled call."""
     shape, dim, num, rng = (3600,), 5, 12, np.random.default_rng(5)
     lower = np.eye(dim) + 0.1 * np.tril(rng.normal(size=(*shape, num, dim, dim)))
+    weights, means = np.full((*shape, num), 1 / num), 5 * rng.normal(size=(*shape, num, dim))
     mixtures = affinity.Heaviest(
-        np.broadcast_to(np.arange(num), (*shape, num)),
-        np.full((*shape, num), 1 / num),
-        5 * rng.normal(size=(*shape, num, dim)),
-        lower @ np.swapaxes(lower, -1, -2),
+        np.broadcast_to(np.arange(num), (*shape, num)), Components(weights, means, lower @ np.swapaxes(lower, -1, -2))
     )
     found = affinity.match(mixtures, mixtures, num)
     np.testing.assert_allclose(found.affinity, 1, rtol=1e-9)

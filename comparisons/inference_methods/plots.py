@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from dpgmm.report import plots
 
-from .yardsticks import NARROW, WIDE
+from .scores import NARROW, WIDE
 
 OPEN = "mean-field"
 """What the name of a variant holds that is drawn dashed, with open markers."""
@@ -94,7 +94,7 @@ def _dot(axis: Axes, height: float, interval: Any, style: dict[str, Any]) -> Non
     axis.errorbar([value], [height], xerr=[[value - low], [high - value]], capsize=2.5, ms=5, **style)
 
 
-def _names(axis: Axes, names: Any, first: bool) -> None:
+def _names(axis: Axes, names: Any, *, first: bool) -> None:
     axis.set_yticks(range(len(names)), list(names) if first else [""] * len(names))
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.grid(axis="x", alpha=0.25)

@@ -25,13 +25,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dpgmm import Dataset, Posterior, datasets, diagnostics, exact, fit, load_model, methods, report
+from dpgmm import Dataset, Posterior, datasets, diagnostics, exact, fit, load_model, methods
 from dpgmm.diagnostics.intervals import interval
 from dpgmm.draws import answer
-from dpgmm.report.study import leave_page, wide_console
+from dpgmm.report import inline
+from dpgmm.report.study import leave_page
+from dpgmm.report.terminal import wide_console
 
-from . import plots, tables, yardsticks
-from .yardsticks import Clock, held_out
+from . import plots, scores, tables
+from .scores import Clock, held_out
 
 
 class Contender(NamedTuple):
@@ -92,7 +94,7 @@ def thinned() -> Dataset:
 
 
 def effort(
-    nuts: tuple[int, int], gibbs: tuple[int, int], blocked: tuple[int, int], map: int, svi: int, exact: bool = False
+    nuts: tuple[int, int], gibbs: tuple[int, int], blocked: tuple[int, int], map: int, svi: int, *, exact: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Options of all methods: (warm-up, draws a chain) of samplers, steps of optimisers.
 
@@ -136,7 +138,7 @@ QUICK = Plan(
 )
 HELD_OUT = 0.1
 K_HAT = 0.7
-"""Above it importance weights do not mend a guide (Vehtari et al. 2024)."""
+"""Above it importance weights do not repair a guide (Vehtari et al. 2024)."""
 CLOSE = 0.02
 """Nats a held-out point by which the interval of a method may fall below the reference, for it to have arrived."""
 
@@ -198,24 +200,24 @@ def budget(effort: dict[str, dict[str, Any]], who: Contender) -> dict[str, Any]:
 
 
 def run(
-    out: Path, quick: bool = False, calibration: Path | None = None, methods: Sequence[str] | None = None
+    out: Path, *, quick: bool = False, calibration: Path | None = None, methods: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Fit, measure, draw; print the tables. `quick`: galaxies, two methods, short runs. `calibration`: its JSON file.
 
     `methods`: names, or paths of method files, to compare in place of ours.
     """
     console, plan = wide_console(), chosen(QUICK if quick else FULL, methods)
-    rows = yardsticks.calibration_rows(calibration or out / "calibration.json", calibration is not None)
+    rows = scores.calibration_rows(calibration or out / "calibration.json", required=calibration is not None)
     with _bar(console, plan) as next_fit:
         data = {name: measured(name, problem, plan, next_fit) for name, problem in plan.problems.items()}
         eight = {model: enumerated(model, names, plan, next_fit) for model, names in plan.exact.items()}
     for of_data in data.values():
         for name, m in of_data["methods"].items():
-            m["calibration"] = yardsticks.calibrated(rows, *plan.contenders[name], "stick_breaking")
+            m["calibration"] = scores.calibrated(rows, *plan.contenders[name], "stick_breaking")
     numbers = {"repeats": plan.repeats, "truncation": plan.truncation, "cores": os.cpu_count()}
     numbers |= {"contenders": list(plan.contenders), "data": data, "exact": eight}
     found, of = tables.of(numbers), {name: who.record.name for name, who in plan.contenders.items()}
-    pictures = {draw.__name__: report.png(draw(numbers, of)) for draw in plots.PICTURES}
+    pictures = {draw.__name__: inline.picture(draw(numbers, of)) for draw in plots.PICTURES}
     page = {"tables": found, "pictures": pictures, "numbers": numbers, "conclusions": conclusions(numbers)}
     path = leave_page(out, "inference_methods", "inference_methods.html.j2", numbers, **page)
     for title, lines in found.items():
@@ -236,13 +238,13 @@ def measured(name: str, problem: Problem, plan: Plan, next_fit: Callable) -> dic
     found: dict[str, list[dict[str, Any]]] = {who: [] for who in plan.contenders}
     references = []
     for repeat in range(plan.repeats):
-        train, points = yardsticks.split(data, HELD_OUT, repeat)
+        train, points = scores.split(data, HELD_OUT, repeat)
         posterior, told = prior.on(train), partial(next_fit, f"{name}, split {repeat + 1}")
         # Of another seed than the contender of the same kind: they share no random numbers.
         tree = fit(
             posterior, "blocked_gibbs", seed=1_000 + repeat, progress=Clock(told("long Gibbs")), **plan.reference
         )
-        of_chains, sds = yardsticks.similarity(tree), yardsticks.spreads(tree)
+        of_chains, sds = scores.similarity(tree), scores.spreads(tree)
         density = held_out(diagnostics.predictive_density(tree, points)[0])
         # Two chains of error e: their difference has error sqrt(2) e, their mean e / sqrt(2), half of that.
         error = float(np.abs(of_chains[0] - of_chains[1]).mean() / 2)
@@ -252,16 +254,16 @@ def measured(name: str, problem: Problem, plan: Plan, next_fit: Callable) -> dic
             contender, begin = plan.contenders[who], partial(told, who)
             own = budget(problem.effort, contender)
             one = fitted(posterior, contender, plan.shares, own, points, repeat, begin)
-            distance = np.abs(yardsticks.similarity(one.draws).mean(axis=0) - of_chains.mean(axis=0)).mean()
+            distance = np.abs(scores.similarity(one.draws).mean(axis=0) - of_chains.mean(axis=0)).mean()
             found[who].append(
                 {
                     "seconds": one.seconds,
                     "held out": one.density,
                     "above reference": [d - density for d in one.density],
                     "compile seconds": one.compile_seconds,
-                    "sd ratios": {q: sd / sds[q] for q, sd in yardsticks.spreads(one.draws).items()},
+                    "sd ratios": {q: sd / sds[q] for q, sd in scores.spreads(one.draws).items()},
                     "similarity": float(distance),
-                    "k-hat": yardsticks.k_hat(one.draws),
+                    "k-hat": scores.k_hat(one.draws),
                 }
             )
     return {
@@ -284,7 +286,7 @@ def _over_repeats(who: Contender, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "sd ratios": ratios,
         "similarity": interval(columns["similarity"]),
         "k-hat": None if None in columns["k-hat"] else interval(columns["k-hat"]),
-        "mark": yardsticks.mark(who.record.kind, ratios),
+        "mark": scores.mark(who.record.kind, ratios),
     }
 
 
@@ -305,7 +307,7 @@ def enumerated(model: str, names: tuple[str, ...], plan: Plan, next_fit: Callabl
         clock = Clock(next_fit(f"eight galaxies, {model}, repeat {seed + 1}", name))
         tree = fit(posterior, who.method, seed=seed, compression=False, progress=clock, **options)
         truth = untruncated if tree.attrs["untruncated"] else truncated
-        clusters, together = yardsticks.of_partition(answer(tree))
+        clusters, together = scores.partition_scores(answer(tree))
         variation = 0.5 * np.abs(clusters - truth.num_clusters).sum()
         distance = np.abs(together - truth.similarity)[pairs].mean()
         found[name].append((float(variation), float(distance), float(tree.attrs["run_seconds"])))

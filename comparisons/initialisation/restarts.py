@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from jaxtyping import Float
 
 from dpgmm.diagnostics.intervals import Share
 
@@ -22,7 +23,7 @@ def restarts_needed(share: float, certainty: float = 0.95) -> float:
     return float(math.ceil(math.log1p(-certainty) / math.log1p(-share)))
 
 
-def median_best(values: np.ndarray, restarts: int) -> np.ndarray:
+def median_best(values: Float[np.ndarray, "*batch n"], restarts: int) -> Float[np.ndarray, "*batch"] | np.floating:
     """Median of the best of r values drawn from the last axis with replacement: exact, no simulation.
 
     The i-th smallest of n bounds the best with probability ``(i / n)^r``; the median is the least for which that is one half
@@ -33,7 +34,7 @@ def median_best(values: np.ndarray, restarts: int) -> np.ndarray:
     return np.sort(values, axis=-1)[..., int(reached.argmax())]
 
 
-def bootstrap(values: np.ndarray, restarts: int, seed: int = 0) -> tuple[float, float]:
+def bootstrap(values: Float[np.ndarray, " n"], restarts: int, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of `median_best` over `BOOTSTRAP` resamples of the runs ``(n,)``."""
     resampled = np.random.default_rng(seed).choice(values, (BOOTSTRAP, len(values)))
     low, high = np.quantile(median_best(resampled, restarts), [0.025, 0.975], method="nearest")

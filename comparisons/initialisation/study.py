@@ -24,6 +24,7 @@ from dpgmm.data import Dataset
 from dpgmm.diagnostics.intervals import wilson
 from dpgmm.draws import affinity
 from dpgmm.draws.affinity import Heaviest
+from dpgmm.draws.components import Components
 from dpgmm.methods import REGISTRY
 from dpgmm.model.posterior import Posterior
 from dpgmm.report import plots, study
@@ -86,7 +87,7 @@ QUICK = {
 SVI: dict[str, Any] = {"restarts": 8, "max_steps": 4_000, "draws_per_restart": 4}
 
 
-def run(out: Path, quick: bool = False) -> dict[str, Any]:
+def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
     """Fit, measure, draw; print the tables. `quick`: galaxies, 5 components, 10 restarts of 50 steps, no SVI."""
     problems, varied = (PROBLEMS[-1:], QUICK) if quick else (PROBLEMS, VARIED)
     settings = tuple(dict.fromkeys(s for row in varied.values() for s in row))
@@ -97,7 +98,7 @@ def run(out: Path, quick: bool = False) -> dict[str, Any]:
             runs = {s: _map(posterior, problem, s, 10 if quick else RUNS, next_fit) for s in settings}
             svi = None if quick else _svi(posterior, problem, next_fit)
             name = posterior.data.name
-            numbers[name] = _numbers(varied, runs, svi, problem.truth is not None)
+            numbers[name] = _numbers(varied, runs, svi, truth=problem.truth is not None)
             sections += _sections(name, numbers[name], varied, runs)
     title = "Initial values of gradient MAP, and what restarts buy"
     study.leave(out, "initialisation", title, QUESTION, numbers, conclusions(numbers), sections)
@@ -137,8 +138,8 @@ def truth_found(mixtures: xr.Dataset, truth: tuple | None) -> np.ndarray:
     if truth is None:
         return np.ones(size, bool)
     counts, locations, scales = (np.asarray(leaf, float) for leaf in truth)
-    one = Heaviest(np.arange(len(counts)), counts / counts.sum(), locations[:, None], scales[:, None, None] ** 2)
-    repeated = Heaviest(*(np.repeat(leaf[None], size, axis=0) for leaf in one))
+    one = Components(counts / counts.sum(), locations[:, None], scales[:, None, None] ** 2)
+    repeated = Heaviest(np.arange(len(counts)), one).repeat(size)
     matched = affinity.match(repeated, affinity.heaviest(mixtures), len(counts))
     return (matched.labels >= 0).all(axis=1) & (matched.affinity >= FOUND)
 
@@ -146,16 +147,16 @@ def truth_found(mixtures: xr.Dataset, truth: tuple | None) -> np.ndarray:
 # Numbers, sentences and pictures.
 
 
-def _numbers(varied: dict, runs: dict[Setting, Runs], svi: Runs | None, truth: bool) -> dict[str, Any]:
+def _numbers(varied: dict, runs: dict[Setting, Runs], svi: Runs | None, *, truth: bool) -> dict[str, Any]:
     """Everything that the JSON file holds of one data set."""
     best = max(r.value.max() for r in runs.values())
     found = {"best log joint": float(best), "nats": NATS, "truth known": truth}
     found["settings"] = {
-        what: [s._asdict() | _measures(runs[s], best, truth) for s in row] for what, row in varied.items()
+        what: [s._asdict() | _measures(runs[s], best, truth=truth) for s in row] for what, row in varied.items()
     }
     found["best of"] = {s.start: _buys(runs[s], best) for s in varied["kind of start"]}
     elbo = None if svi is None else float(svi.value.max())
-    found["svi"] = None if svi is None else _measures(svi, svi.value.max(), truth) | {"best ELBO": elbo}
+    found["svi"] = None if svi is None else _measures(svi, svi.value.max(), truth=truth) | {"best ELBO": elbo}
     return found
 
 
@@ -164,7 +165,7 @@ def succeeded(runs: Runs, best: float) -> np.ndarray:
     return (runs.value >= best - NATS) & runs.found
 
 
-def _measures(runs: Runs, best: float, truth: bool) -> dict[str, Any]:
+def _measures(runs: Runs, best: float, *, truth: bool) -> dict[str, Any]:
     size = len(runs.value)
     success = wilson(int(succeeded(runs, best).sum()), size)
     a_restart = runs.run_seconds / size

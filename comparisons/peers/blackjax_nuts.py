@@ -3,15 +3,20 @@
 Like ``--option nuts.moves=none`` it has no moves of labels: see docs/own_method.md.
 """
 
+from typing import Any
+
 import jax
 from jax import random
 
 import dpgmm
 
 try:
-    import blackjax  # pyright: ignore[reportMissingImports]  # of the extra
+    import blackjax as installed  # pyright: ignore[reportMissingImports]  # of the extra
 except ImportError as error:
     raise dpgmm.InputError("method blackjax_nuts needs blackjax: pip install dpgmm-suite[peers]") from error
+
+# Unchecked: it annotates states and information as those of any sampler, which have none of the fields read here.
+blackjax: Any = installed
 
 CHUNK = 25
 """Draws between two looks at the progress bar and at Ctrl-C."""

@@ -1,5 +1,6 @@
 """Data: sets of weighted points, read from files or known by name, and compressed with a certificate."""
 
-from .dataset import Dataset, read
+from .dataset import Dataset
+from .reading import read
 
 __all__ = ["Dataset", "read"]

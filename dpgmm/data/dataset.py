@@ -1,41 +1,42 @@
 """Dataset: weighted points. Data are read and checked here, once, and nowhere else."""
 
-import csv
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ._arrays import frame_of, of_frame
 
-TEXT = (".csv", ".tsv", ".txt", ".dat")
 LARGEST = 1e100
 """Largest magnitude of a value or weight: sums of weighted squares of larger ones overflow in float64."""
-MISSING = {"", "na", "n/a", "nan", "+nan", "-nan", "null", "none"}
-"""Cells, in lower case, that name no column and hold no number."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Points ``(N, D)`` with weights ``(N,)``: a point of weight 3 counts as three points, one of weight 0 as none.
 
-    Takes anything that numpy makes an array of numbers; ``(N,)`` becomes ``(N, 1)``, weights are 1 by default. Held as
-    read-only float64 copies. `columns` are the names of the D coordinates, where they have any. Raises `InputError` for
-    other shapes, no points, values that are not finite or exceed 1e100 in magnitude, negative weights, weights that are
-    all zero, or names that are not one for each coordinate, all different.
+    Takes anything that numpy makes an array of numbers, and tables of pandas, Arrow and Polars; ``(N,)`` becomes
+    ``(N, 1)``, weights are 1 by default. Held as read-only float64 copies. `columns` are the names of the D
+    coordinates, where they have any; `notes` tell how they were read. Raises `InputError` for other shapes, no points,
+    values that are not finite or exceed 1e100 in magnitude, negative weights, weights that are all zero, or names that
+    are not one for each coordinate, all different.
+
+    Examples:
+        >>> data = dpgmm.Dataset([[1.0, 2.0], [3.0, 5.0]], weights=[1, 3], columns=("height", "width"))
+        >>> data.points.shape, data.columns
+        ((2, 2), ('height', 'width'))
     """
 
     points: np.ndarray
     weights: np.ndarray = None  # pyright: ignore[reportAssignmentType]  # ones, set below
     name: str = "data"
     columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self):
+        self._take_frame()
         points = _as_floats(self.points, f"{self.name}: points")
         points = points[:, None] if points.ndim == 1 else points
         if points.ndim != 2 or 0 in points.shape:
@@ -63,6 +64,17 @@ class Dataset:
         for field, array in ("points", points), ("weights", weights):
             array.setflags(write=False)
             object.__setattr__(self, field, array)
+
+    def _take_frame(self) -> None:
+        """Numbers and names of a table: a frame of pandas, Polars or Arrow."""
+        if (frame := frame_of(self.points)) is None:
+            return
+        table = of_frame(frame, self.name)
+        for name, column in zip(table.names, table.columns, strict=True):
+            if column.dtype == object:
+                raise InputError(f"{self.name}: column {name!r} is not numeric; give columns of numbers only")
+        object.__setattr__(self, "points", np.column_stack(table.columns))
+        object.__setattr__(self, "columns", tuple(self.columns) or tuple(table.names))
 
     @property
     def size(self) -> int:
@@ -93,34 +105,15 @@ class Dataset:
         return np.where(spread & (deviation > 0), deviation, 1.0)
 
 
-def read(path: str | Path, columns: Sequence[str] | None = None) -> Dataset:
-    """Data set of a text table (.csv, .tsv, .txt, .dat) or an array (.npy); its name is the file's, without the ending.
-
-    Cells are separated by tab, semicolon, comma or blanks. A first row of numbers only is data, else it is a header.
-    Blank lines and lines that begin with # are skipped. `columns` picks by name or by zero-based position ("0", "1");
-    by default all are taken except those that a header leaves without a name (row numbers, as R and pandas write them).
-    Raises `InputError`, with line and column, for whatever cannot be used as finite numbers.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}; give a data file")
-    if path.suffix.lower() not in (*TEXT, ".npy"):
-        raise InputError(f"{path}: unknown kind of file {path.suffix!r}; give one of {', '.join(TEXT)}, .npy")
-    columns = [columns] if isinstance(columns, str) else columns
-    try:
-        array = path.suffix.lower() == ".npy"
-        values, names = (_read_array(path, columns), ()) if array else _read_text(path, columns)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; check the file's permissions") from error
-    return Dataset(values, name=path.stem, columns=names)
-
-
 def _as_floats(values: Any, what: str) -> np.ndarray:
     """A float64 copy."""
     try:
+        if np.ma.is_masked(values):
+            values = np.ma.filled(values.astype(float), np.nan)
         array = np.asarray(values)
-        if array.dtype.kind not in "biufO":
-            raise TypeError(f"they are {array.dtype}")
+        words = array.dtype == object and next((x for x in array.flat if isinstance(x, str | bytes)), None)
+        if array.dtype.kind not in "biufO" or isinstance(words, str | bytes):
+            raise TypeError(f"they are {array.dtype}" + (f", {words!r} among them" if array.dtype == object else ""))
         return np.array(array, np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{what} are not an array of numbers ({error}); give numbers only") from error
@@ -130,103 +123,3 @@ def _check(fine: np.ndarray, values: np.ndarray, what: str, remedy: str) -> None
     if not fine.all():
         at = tuple(int(i) for i in np.argwhere(~fine)[0])
         raise InputError(f"{what}{list(at)} is {values[at]}; {remedy}")
-
-
-def _read_array(path: Path, columns: Sequence[str] | None) -> np.ndarray:
-    try:
-        values = np.load(path, allow_pickle=False)
-        values = values[:, None] if values.ndim == 1 else values
-    except (ValueError, EOFError, AttributeError) as error:
-        raise InputError(f"{path}: not an array of numbers ({error}); save one with numpy.save") from error
-    if columns is None or values.ndim != 2:
-        return values
-    return values[:, _chosen(path, [str(j) for j in range(values.shape[1])], columns)]
-
-
-def _read_text(path: Path, columns: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The numbers, and the names that a header gives to their columns."""
-    table = _rows(path)
-    names, rows = _header(path, table)
-    chosen = _chosen(path, names, columns) if columns else [j for j, name in enumerate(names) if name]
-    if not rows:
-        raise InputError(f"{path}: a header and no data; add at least one line of numbers")
-    for line, cells in rows:
-        if len(cells) != len(names):
-            raise InputError(f"{path}, line {line}: found {len(cells)} cells, expected {len(names)}; mend the line")
-    values = np.array([[_number(cells[j]) for j in chosen] for _, cells in rows])
-    for j, numeric in zip(chosen, np.isfinite(values).T, strict=True):
-        if not numeric.all():
-            raise InputError(_complaint(path, rows, names, j, numeric))
-    return values, tuple(names[j] or str(j) for j in chosen) if len(rows) < len(table) else ()
-
-
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Line number and stripped cells of every line that says something."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text; save it as CSV in UTF-8") from error
-    lines = ["\n" if line.startswith("#") else line.strip(" \r\n") + "\n" for line in lines]
-    sample = list(islice((line for line in lines if line.strip()), 2))
-    if not sample:
-        raise InputError(f"{path}: empty; give at least one line of numbers")
-    try:
-        # The second line shows the separator better than the first: a header such as "Velocity (km/s)" may hold blanks.
-        used = [s for s in "\t;, " if len(next(csv.reader(sample[-1:], delimiter=s, skipinitialspace=True))) > 1]
-        reader = csv.reader(lines, delimiter=used[0] if used else "\t", skipinitialspace=True)
-        stripped = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        raise InputError(f"{path}: not a text table ({error}); save it as CSV") from error
-    return [(line, cells) for line, cells in stripped if any(cells)]
-
-
-def _header(path: Path, rows: list[tuple[int, list[str]]]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Names of the columns (positions where there is no header) and the rows below."""
-    (line, first), second = rows[0], rows[1][1] if len(rows) > 1 else []
-    words = [_is_word(cell) for cell in first]
-    if not any(words):
-        return [str(j) for j in range(len(first))], rows
-    turns_numeric = any(word and math.isfinite(_number(cell)) for word, cell in zip(words, second, strict=False))
-    if not (all(words) or turns_numeric):
-        raise InputError(f"{path}, line {line}: words and numbers, a header or data? Put a header of words above it")
-    return first, rows[1:]
-
-
-def _chosen(path: Path, names: list[str], columns: Sequence[str] | None) -> list[int]:
-    """Positions of the columns asked for."""
-    positions = {str(j): [j] for j in range(len(names))}
-    positions |= {name: [j for j, other in enumerate(names) if other == name] for name in names}
-    chosen = []
-    for column in columns or []:
-        found = positions.get(str(column), [])
-        if len(found) != 1 or found[0] in chosen:
-            what = "no column" if not found else "more than one column" if len(found) > 1 else "asked twice for"
-            raise InputError(f"{path}: {what} {column!r}; give names or positions (0, 1, ...) of: {', '.join(names)}")
-        chosen += found
-    return chosen
-
-
-def _complaint(path: Path, rows: list[tuple[int, list[str]]], names: list[str], j: int, numeric: np.ndarray) -> str:
-    """What is wrong with column j, which does not hold finite numbers throughout."""
-    line, cells = rows[int(np.argmin(numeric))]
-    name, cell = names[j] or str(j), cells[j]
-    if not numeric.any() and len(rows) > 1 and "," not in cell:
-        others = [names[i] or str(i) for i, other in enumerate(cells) if math.isfinite(_number(other))]
-        remedy = f"choose others with --columns {','.join(others)}" if others else "give at least one column of numbers"
-        return f"{path}: column {name!r} is not numeric (line {line}: {cell!r}); {remedy}"
-    found = f"{cell!r} is not a {'' if _is_word(cell) else 'finite '}number" if cell else "the cell is empty"
-    remedy = "mend the cell, or leave the column out with --columns"
-    return f"{path}, line {line}, column {name!r}: {found}; {'write decimals with a point' if ',' in cell else remedy}"
-
-
-def _number(cell: str) -> float:
-    """The cell's number, NaN where it is none."""
-    try:
-        return float(cell)
-    except ValueError:
-        return math.nan
-
-
-def _is_word(cell: str) -> bool:
-    """Whether the cell can name a column: it is no number, not even an infinite or missing one."""
-    return math.isnan(_number(cell)) and cell.lower() not in MISSING

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .dataset import Dataset, read
+from .dataset import Dataset
+from .reading import read
 
 FOLDER = Path(__file__).parent / "_datasets"
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jax import Array, random
+from jaxtyping import Float
 
 from ..data import Dataset
 from ..errors import InputError, above
@@ -98,26 +99,28 @@ def is_tied(covariance: str) -> bool:
     return covariance == "tied"
 
 
-def in_smallest_form(blocks: Array, covariance: str) -> Array:
+def in_smallest_form(blocks: Float[Array, "*K B d d"], covariance: str) -> Float[Array, "..."]:
     """Factors in blocks, ``(..., B, d, d)``, as site ``scale_trils`` has them, with the same leading axes."""
     return blocks[..., 0, :, :] if is_triangular(covariance) else blocks[..., 0, 0]
 
 
-def in_blocks(scale_trils: Array, covariance: str) -> Array:
+def in_blocks(scale_trils: Float[Array, "..."], covariance: str) -> Float[Array, "*K B d d"]:
     """Inverse of `in_smallest_form`."""
     return scale_trils[..., None, :, :] if is_triangular(covariance) else scale_trils[..., None, None]
 
 
-def log_prior(parameters: dict[str, Array], base: BaseMeasure, covariance: str) -> Array:
+def log_prior(parameters: dict[str, Array], base: BaseMeasure, covariance: str) -> Float[Array, ""]:
     """Log density of all components' means and Cholesky factors, ``()``."""
     means, scale_trils = parameters["means"], parameters["scale_trils"]
     # A normal density is symmetric in point and mean; the factors stand beside the components' means.
-    of_means = gaussian.log_density(base.mean, means, scale_trils / jnp.sqrt(base.kappa))
-    of_factors = gaussian.log_inverse_wishart(in_blocks(scale_trils, covariance), base.df, base.scale_tril)
-    return jnp.sum(of_means) + jnp.sum(of_factors)
+    means_term = gaussian.log_density(base.mean, means, scale_trils / jnp.sqrt(base.kappa))
+    factors_term = gaussian.log_inverse_wishart(in_blocks(scale_trils, covariance), base.df, base.scale_tril)
+    return jnp.sum(means_term) + jnp.sum(factors_term)
 
 
-def program(base: BaseMeasure, num_components: int, covariance: str) -> tuple[Array, Array]:
+def program(
+    base: BaseMeasure, num_components: int, covariance: str
+) -> tuple[Float[Array, "{num_components} D"], Float[Array, "..."]]:
     """The same prior as NumPyro sites ``means (K, D)`` and ``scale_trils``, on NumPyro's own normal and inverse gamma."""
     prior, count = in_smallest_form(base.scale_tril, covariance), 1 if is_tied(covariance) else num_components
     dim = base.mean.shape[-1]
@@ -154,7 +157,7 @@ def initial(key: Array, base: BaseMeasure, data: Dataset, num_components: int, c
     return {"means": jnp.asarray(data.points)[rows], "scale_trils": in_smallest_form(factors, covariance)}
 
 
-def _blocks(scales: Array, covariance: str) -> Array:
+def _blocks(scales: Float[Array, " D"], covariance: str) -> Float[Array, "B d d"]:
     """Diagonal factors of standard deviations ``(D,)``, as blocks of a type: ``(B, d, d)``."""
     if is_triangular(covariance):
         return jnp.diag(scales)[None]

@@ -8,6 +8,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import Array, random
+from jaxtyping import Float
 from scipy.stats import gamma
 
 from ..errors import InputError
@@ -30,20 +31,20 @@ class Concentration(NamedTuple):
     rate: float
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, ""]:
         """``shape / rate``: where chains and optimisers start."""
         return jnp.asarray(self.shape / self.rate)
 
-    def log_density(self, a: Array) -> Array:
-        """Log prior density of a, ``()``."""
+    def log_density(self, a: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """Log prior density of a."""
         return jax.scipy.stats.gamma.logpdf(a, self.shape, scale=1 / self.rate)
 
-    def program(self) -> Array:
+    def program(self) -> Float[Array, ""]:
         """The same in NumPyro: site ``concentration``."""
         return jnp.asarray(numpyro.sample("concentration", dist.Gamma(self.shape, self.rate)))
 
 
-def nodes(prior: Concentration | float, num_points: int) -> tuple[np.ndarray, np.ndarray]:
+def nodes(prior: Concentration | float, num_points: int) -> tuple[Float[np.ndarray, " Q"], Float[np.ndarray, " Q"]]:
     """Nodes ``a (Q,)`` and log weights ``(Q,)`` of an integral over the prior of a; a fixed value is one node.
 
     For integrands like ``a^k Gamma(a) / Gamma(a + n)``, with n up to `num_points`: trapezoid over log a, of which such an
@@ -67,7 +68,9 @@ def nodes(prior: Concentration | float, num_points: int) -> tuple[np.ndarray, np
     return a, log_weights
 
 
-def given_clusters(key: Array, a: Array, num_clusters: Array, num_points: int, prior: Concentration) -> Array:
+def given_clusters(
+    key: Array, a: Float[Array, ""], num_clusters: int | Array, num_points: int | Array, prior: Concentration
+) -> Float[Array, ""]:
     """One Gibbs step of a given a partition into `num_clusters` clusters, under the Chinese restaurant process.
 
     ``eta ~ Beta(a + 1, n)``, then a from a mixture of ``Gamma(shape + k, r)`` and ``Gamma(shape + k - 1, r)`` with
@@ -80,7 +83,9 @@ def given_clusters(key: Array, a: Array, num_clusters: Array, num_points: int, p
     return random.gamma(key_a, prior.shape + num_clusters - jnp.where(more, 0, 1), dtype=a.dtype) / rate
 
 
-def given_sticks(key: Array, log_last: Array, num_sticks: int | Array, prior: Concentration) -> Array:
+def given_sticks(
+    key: Array, log_last: Float[Array, ""], num_sticks: int | Array, prior: Concentration
+) -> Float[Array, ""]:
     """a given sticks ``v_k ~ Beta(1, a)``: ``Gamma(shape + m, rate - sum_k log(1 - v_k))``, the sum being `log_last`.
 
     Source: Ishwaran & Zarepour (2000), section 3.
@@ -88,7 +93,7 @@ def given_sticks(key: Array, log_last: Array, num_sticks: int | Array, prior: Co
     return random.gamma(key, prior.shape + num_sticks, dtype=log_last.dtype) / (prior.rate - log_last)
 
 
-def slice_step(key: Array, log_density, x: Array, width: float = 1.0) -> Array:
+def slice_step(key: Array, log_density, x: Float[Array, ""], width: float = 1.0) -> Float[Array, ""]:
     """One slice-sampling update of a scalar, by stepping out and shrinking (Neal 2003, figures 3 and 5)."""
     key_height, key_place, key_shrink = random.split(key, 3)
     height = log_density(x) - random.exponential(key_height, dtype=x.dtype)
@@ -112,7 +117,7 @@ def slice_step(key: Array, log_density, x: Array, width: float = 1.0) -> Array:
     ]
 
 
-def _log_beta(key: Array, alpha: Array, beta: Array) -> Array:
+def _log_beta(key: Array, alpha: Float[Array, ""], beta: Float[Array, ""]) -> Float[Array, ""]:
     """Logarithm of a Beta(alpha, beta) draw."""
     key_a, key_b = random.split(key)
     a, b = random.loggamma(key_a, alpha), random.loggamma(key_b, beta)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import multigammaln
+from jaxtyping import Float
 
 LOG_2PI = 1.8378770664093453
 UNROLLED = 6
@@ -27,23 +28,25 @@ class BaseMeasure(NamedTuple):
     ``df ()`` (above d - 1), ``scale_tril (B, d, d)`` the lower Cholesky factors T of the blocks.
     """
 
-    mean: Array
-    kappa: Array
-    df: Array
-    scale_tril: Array
+    mean: Float[Array, "*K D"]
+    kappa: Float[Array, "*K"]
+    df: Float[Array, "*K"]
+    scale_tril: Float[Array, "*K B d d"]
 
 
-def diagonal(matrices: Array) -> Array:
-    """Diagonals of a batch of matrices, ``(..., D, D)`` to ``(..., D)``."""
+def diagonal(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch D"]:
+    """Diagonals of a batch of matrices."""
     return jnp.diagonal(matrices, axis1=-2, axis2=-1)
 
 
-def is_diagonal(scale_tril: Array, mean: Array) -> bool:
+def is_diagonal(scale_tril: Float[Array, "..."], mean: Float[Array, "*batch D"]) -> bool:
     """Whether a factor that belongs to means ``(..., D)`` is diagonal, ``(..., D)`` or ``(..., 1)``."""
     return scale_tril.ndim == mean.ndim
 
 
-def log_determinant(scale_tril: Array, mean: Array | None = None) -> Array:
+def log_determinant(
+    scale_tril: Float[Array, "..."], mean: Float[Array, "*batch D"] | None = None
+) -> Float[Array, "..."]:
     """Log determinant of L, half of that of the covariance: ``(..., D, D)`` to ``(...)``.
 
     With `mean`, L may be diagonal, in any of the forms that the module speaks of.
@@ -53,22 +56,24 @@ def log_determinant(scale_tril: Array, mean: Array | None = None) -> Array:
     return jnp.sum(jnp.log(diagonal(scale_tril)), axis=-1)
 
 
-def factor(covariances: Array, mean: Array) -> Array:
+def factor(covariances: Float[Array, "..."], mean: Float[Array, "*batch D"]) -> Float[Array, "..."]:
     """Cholesky factors of covariances ``(..., D, D)``, of variances ``(..., D)``, or of one for all dimensions ``(...)``."""
     if covariances.ndim > mean.ndim:
         return cholesky(covariances)
     return jnp.sqrt(covariances if covariances.ndim == mean.ndim else covariances[..., None])
 
 
-def colour(scale_tril: Array, mean: Array, noise: Array) -> Array:
-    """``L noise``, which has covariance Sigma where the noise is standard normal: ``(..., D)``."""
+def colour(
+    scale_tril: Float[Array, "..."], mean: Float[Array, "*means D"], noise: Float[Array, "*batch D"]
+) -> Float[Array, "*batch D"]:
+    """``L noise``, which has covariance Sigma where the noise is standard normal."""
     if is_diagonal(scale_tril, mean):
         return scale_tril * noise
     return jnp.einsum("...de,...e->...d", scale_tril, noise)
 
 
-def inverse(scale_tril: Array) -> Array:
-    """Inverse of lower triangular factors, ``(..., D, D)``, by forward substitution; what stands above is not looked at.
+def inverse(scale_tril: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
+    """Inverse of lower triangular factors by forward substitution; what stands above is not looked at.
 
     Not LAPACK's: on a CPU, jaxlib's batched LAPACK calls wait for threads of the pool that they run on, and where two of
     them meet the program stops for good (as jax issue 39257 has it for products). The same holds for `cholesky`.
@@ -76,8 +81,14 @@ def inverse(scale_tril: Array) -> Array:
     return 1 / scale_tril if scale_tril.shape[-1] == 1 else _inverse(scale_tril)
 
 
+def precision(whitener: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
+    """``Sigma^{-1} = P^T P`` of ``P = L^{-1}``."""
+    # No matrix product: under `vmap` it would have many batched axes.
+    return jnp.sum(whitener[..., :, None] * whitener[..., None, :], axis=-3)
+
+
 @jax.custom_jvp
-def _inverse(lower: Array) -> Array:
+def _inverse(lower: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
     identity = jnp.eye(lower.shape[-1], dtype=lower.dtype)
 
     def row(i, x):
@@ -95,8 +106,8 @@ def _inverse_jvp(primals, tangents):
     return x, -x @ jnp.tril(tangents[0]) @ x
 
 
-def cholesky(matrices: Array) -> Array:
-    """Lower Cholesky factors of positive definite matrices, ``(..., D, D)``, column by column; NaN for others."""
+def cholesky(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
+    """Lower Cholesky factors of positive definite matrices, column by column; NaN for others."""
     rows = jnp.arange(matrices.shape[-1])
 
     def column(j, carry):
@@ -117,10 +128,12 @@ def _loop(step, start):
     return start
 
 
-def log_density(points: Array, mean: Array, scale_tril: Array) -> Array:
+def log_density(
+    points: Float[Array, "*points D"], mean: Float[Array, "*means D"], scale_tril: Float[Array, "..."]
+) -> Float[Array, "..."]:
     """Log density of ``N(mean, L L^T)``: ``-D/2 log 2 pi - log|L| - |L^{-1}(x - mean)|^2 / 2``.
 
-    Shapes: ``points (..., D)``, ``mean (..., D)``, ``scale_tril (..., D, D)`` or diagonal, broadcast, to ``(...)``.
+    ``scale_tril (..., D, D)`` or diagonal; leading axes broadcast, and are those of the result.
     """
     residual, log_det = points - mean, log_determinant(scale_tril, mean)
     if is_diagonal(scale_tril, mean):
@@ -130,12 +143,14 @@ def log_density(points: Array, mean: Array, scale_tril: Array) -> Array:
     return -0.5 * (mean.shape[-1] * LOG_2PI + jnp.sum(whitened**2, axis=-1)) - log_det
 
 
-def log_inverse_wishart(scale_tril: Array, df: Array, prior_tril: Array) -> Array:
+def log_inverse_wishart(
+    scale_tril: Float[Array, "*batch D D"], df: Float[Array, "*#batch"] | float, prior_tril: Float[Array, "*#batch D D"]
+) -> Float[Array, "*batch"]:
     """Log density of the CHOLESKY FACTOR L of ``Sigma ~ InverseWishart(df, T T^T)``, on the lower triangle of L.
 
     ``df log|T| - df D/2 log 2 - log Gamma_D(df/2) - (df + D + 1) log|L| - |L^{-1} T|_F^2 / 2`` is the density of Sigma;
     the Jacobian of ``Sigma = L L^T`` adds ``D log 2 + sum_i (D - i + 1) log L_ii``, i from 1 (Muirhead 1982, thm 2.1.9).
-    Shapes: ``scale_tril (..., D, D)``, ``df ()``, ``prior_tril (..., D, D)`` the factor T, to ``(...)``.
+    `prior_tril` is the factor T.
     """
     dim = scale_tril.shape[-1]
     trace = jnp.sum((inverse(scale_tril) @ prior_tril) ** 2, axis=(-2, -1))

@@ -1,42 +1,61 @@
 """The Gaussian mixture's log likelihood: value and gradient in one pass over the points, streamed in chunks.
 
-With whitened residuals ``z_nk = P_k (x_n - mu_k)``, ``P_k = L_k^{-1}`` or the numbers on its diagonal, and
-``c_k = log w_k + log|P_k| - D/2 log 2 pi``,
+With ``joint_kn = log w_k + log N(x_n | mu_k, L_k L_k^T)``,
 
-    log p(x) = sum_n omega_n logsumexp_k (c_k - |z_nk|^2 / 2).
+    log p(x) = sum_n omega_n logsumexp_k joint_kn,        d log p(x) = sum_nk omega_n r_nk d joint_kn,
 
-The responsibilities ``r_nk`` that give the value also give the gradient, as moments of the residuals:
-``d/dc = sum_n omega_n r_nk``, ``d/dmu = P^T sum_n omega_n r_nk z_nk``, ``d/dP = -sum_n omega_n r_nk z_nk (x_n - mu_k)^T``.
-Half the time of reverse-mode differentiation on a CPU, and its memory does not grow with the number of points.
+so that the responsibilities ``r_nk`` which give the value are the cotangent that gives the gradient. With
+``P_k = L_k^{-1}``, or the numbers on its diagonal, and ``c_k = log w_k + log|P_k| - D/2 log 2 pi``, the joint density is
+``c_k - |P_k (x_n - mu_k)|^2 / 2``. The square is expanded, and all pairs are one product (`densities.quadratic`), unless
+a component lies so many of its standard deviations off the centre that the expanded squares would cancel more than a third
+of the digits: then residuals are squared one by one.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, random
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Bool, Float
 
-from . import gaussian
+from . import gaussian, passes, quadratic
 
-SMALL = 4
-"""Dimensions below which outer products are formed one by one; above, a matrix product needs less memory and time."""
-CHUNK = 65_536
-"""Point-component pairs evaluated at a time: small enough for a CPU's cache, large enough to hide the loop."""
+
+class Whitened(NamedTuple):
+    """Components as passes take them: ``c (K,)``, means ``(K, D)``, and whiteners ``P (K, D, D)`` or diagonal."""
+
+    offsets: Float[Array, " K"]
+    means: Float[Array, "K D"]
+    whiteners: Float[Array, "..."]
+
+
+class Form(NamedTuple):
+    """A way to the joint density of all pairs, ``(K, N)``: ``joint(prepare(components), points)``."""
+
+    prepare: Callable[[Whitened], Any]
+    joint: Callable[[Any, Float[Array, "N D"]], Float[Array, "K N"]]
 
 
 def log_likelihood(
-    log_weights: Array, means: Array, scale_trils: Array, points: Array, point_weights: Array | None = None
-) -> Array:
+    log_weights: Float[Array, " K"],
+    means: Float[Array, "K D"],
+    scale_trils: Float[Array, "..."],
+    points: Float[Array, "N D"],
+    point_weights: Float[Array, " N"] | None = None,
+) -> Float[Array, ""]:
     """Log likelihood of weighted points, ``sum_n omega_n log sum_k w_k N(x_n | mu_k, L_k L_k^T)``, in nats.
 
-    Shapes: ``log_weights (K,)``, ``means (K, D)``, ``points (N, D)``, ``point_weights (N,)`` (ones by default) to ``()``;
-    ``scale_trils (K, D, D)``, or ``(1, D, D)``, ``(K, D)``, ``(K, 1)`` as in `dpgmm.posterior.Mixture`. Differentiable in
-    the components; points and point weights are data.
+    `point_weights` are ones by default; ``scale_trils (K, D, D)``, or ``(1, D, D)``, ``(K, D)``, ``(K, 1)`` as in
+    `dpgmm.posterior.Mixture`. Differentiable in all of them, forwards and backwards; fastest in the components, points
+    and their weights being data.
     """
     omega = jnp.ones(points.shape[0], means.dtype) if point_weights is None else point_weights
-    offsets, whiteners = _constants(log_weights, means, scale_trils)
-    chunks = _chunks(points.astype(means.dtype), omega.astype(means.dtype), _width(log_weights, means))
-    return _sum_over_points(offsets, means, whiteners, *chunks)
+    components = _whitened(log_weights, means, scale_trils)
+    chunks = passes.chunks(len(means), points.astype(means.dtype), omega.astype(means.dtype))
+    return _sum_over_points(*components, *chunks)
 
 
 class Occupancy(NamedTuple):
@@ -49,45 +68,72 @@ class Occupancy(NamedTuple):
     - `drawn` ``(K,)``: how many points each component got where every point, whatever its weight, was allocated once.
     """
 
-    log_likelihood: Array
-    counts: Array
-    log_empty: Array
-    drawn: Array
+    log_likelihood: Float[Array, ""]
+    counts: Float[Array, " K"]
+    log_empty: Float[Array, " K"]
+    drawn: Float[Array, " K"]
 
 
 def occupancy(
-    key: Array, log_weights: Array, means: Array, scale_trils: Array, points: Array, point_weights: Array
+    key: Array,
+    log_weights: Float[Array, " K"],
+    means: Float[Array, "K D"],
+    scale_trils: Float[Array, "..."],
+    points: Float[Array, "N D"],
+    point_weights: Float[Array, " N"],
 ) -> Occupancy:
     """`Occupancy` of the components in one pass over the points; shapes as in `log_likelihood`, `key` for `drawn`."""
-    offsets, whiteners = _constants(log_weights, means, scale_trils)
-    chunks = _chunks(points.astype(means.dtype), point_weights.astype(means.dtype), _width(log_weights, means))
+    components = _whitened(log_weights, means, scale_trils)
+    chunks = passes.chunks(len(means), points.astype(means.dtype), point_weights.astype(means.dtype))
     uniforms = random.uniform(key, chunks[1].shape, means.dtype)
     size = log_weights.shape[-1]
 
-    def some(offsets, means, whiteners, points, omega, uniforms):
-        log_density, r = _responsibilities(offsets, means, whiteners, points)[2:]
+    def some(joint, prepared, points, omega, uniforms):
+        log_density, r = passes.normalised(joint(prepared, points))
         carries = omega > 0
         # A product of zero weight and minus infinity would be no number.
-        empty = jnp.where(carries[:, None], jnp.log1p(-jnp.minimum(r, 1.0)), 0.0)
-        total = jnp.cumsum(r, axis=-1)
-        chosen = jnp.minimum(jnp.sum(total < uniforms[:, None] * total[:, -1:], axis=-1), size - 1)
-        drawn = jnp.zeros(size, means.dtype).at[chosen].add(carries)
-        return Occupancy(omega @ log_density, omega @ r, jnp.where(carries, omega, 1.0) @ empty, drawn)
+        empty = jnp.where(carries, jnp.log1p(-jnp.minimum(r, 1.0)), 0.0)
+        drawn = jnp.zeros(size, means.dtype).at[passes.drawn(r, uniforms)].add(carries)
+        return Occupancy(omega @ log_density, r @ omega, empty @ jnp.where(carries, omega, 1.0), drawn)
 
-    return _accumulate(some, (offsets, means, whiteners), (*chunks, uniforms))
+    def every(form):
+        return passes.accumulate(partial(some, form.joint), form.prepare(components), (*chunks, uniforms))
+
+    return _either(every, components)
 
 
-def log_density(log_weights: Array, means: Array, scale_trils: Array, points: Array) -> Array:
+def log_density(
+    log_weights: Float[Array, " K"],
+    means: Float[Array, "K D"],
+    scale_trils: Float[Array, "..."],
+    points: Float[Array, "N D"],
+) -> Float[Array, " N"]:
     """Log density of the mixture at each point, nats. Shapes as in `log_likelihood`, to ``(N,)``."""
     return jax.nn.logsumexp(log_joint_density(log_weights, means, scale_trils, points), axis=-1)
 
 
-def log_joint_density(log_weights: Array, means: Array, scale_trils: Array, points: Array) -> Array:
+def log_joint_density(
+    log_weights: Float[Array, " K"],
+    means: Float[Array, "K D"],
+    scale_trils: Float[Array, "..."],
+    points: Float[Array, "N D"],
+) -> Float[Array, "N K"]:
     """``log w_k + log N(x_n | mu_k, L_k L_k^T)``: its softmax over k is the responsibilities. Returns ``(N, K)``."""
-    return log_weights + gaussian.log_density(points[:, None, :], means, scale_trils)
+    components = _whitened(log_weights, means, scale_trils)
+    return _either(lambda form: form.joint(form.prepare(components), points), components).T
 
 
-def factored(weights: Array, means: Array, covariances: Array) -> tuple[Array, Array, Array]:
+def of_draws(density: Callable[..., Array], components: Any, points: Float[Array, "N D"]) -> Array:
+    """``density(*components, points)`` of many draws, components with a leading axis, which the result has too.
+
+    One after the other: of a batch, both ways to the squares would be taken.
+    """
+    return jax.lax.map(lambda draw: density(*draw, points), components)
+
+
+def factored(
+    weights: Float[Array, "*batch K"], means: Float[Array, "*batch K D"], covariances: Float[Array, "..."]
+) -> tuple[Float[Array, "*batch K"], Float[Array, "*batch K D"], Float[Array, "..."]]:
     """Components as draws hold them, to ``(log_weights, means, scale_trils)`` as densities take them.
 
     A weight that has underflowed counts as the smallest number. Leading axes are kept; `covariances` are matrices or
@@ -96,95 +142,92 @@ def factored(weights: Array, means: Array, covariances: Array) -> tuple[Array, A
     return jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)), means, gaussian.factor(covariances, means)
 
 
-def _constants(log_weights: Array, means: Array, scale_trils: Array) -> tuple[Array, Array]:
-    """``c_k`` and ``P_k`` of every component."""
+def _whitened(
+    log_weights: Float[Array, " K"], means: Float[Array, "K D"], scale_trils: Float[Array, "..."]
+) -> Whitened:
     whiteners = 1 / scale_trils if gaussian.is_diagonal(scale_trils, means) else gaussian.inverse(scale_trils)
     log_determinant = gaussian.log_determinant(scale_trils, means)
-    return log_weights - log_determinant - 0.5 * means.shape[-1] * gaussian.LOG_2PI, whiteners
+    return Whitened(log_weights - log_determinant - 0.5 * means.shape[-1] * gaussian.LOG_2PI, means, whiteners)
 
 
-def _width(log_weights: Array, means: Array) -> int:
-    """Components that a chunk counts for: more in many dimensions."""
-    return log_weights.shape[-1] * (1 + means.shape[-1] // 4)
+def _either(run: Callable[[Form], Any], components: Whitened) -> Any:
+    """``run`` of expanded squares where these are exact enough, else of residuals."""
+    # The mixture's mean. Any place among the points will do: nothing depends on it but rounding.
+    weights = jax.nn.softmax(components.offsets - gaussian.log_determinant(components.whiteners, components.means))
+    centre = jax.lax.stop_gradient(weights @ components.means)
+    shape = _blocks(components)
+    expanded = Form(
+        partial(_coefficients, centre), lambda by, points: by @ quadratic.features((points - centre).T, shape)
+    )
+    return jax.lax.cond(
+        _expands(components, centre), lambda: run(expanded), lambda: run(Form(lambda c: c, _by_residuals))
+    )
 
 
-def _chunks(points: Array, omega: Array, num_components: int) -> tuple[Array, Array]:
-    """Points ``(C, N', D)`` and weights ``(C, N')``, the last chunk padded with points of weight zero."""
-    size = max(1, min(points.shape[0], CHUNK // num_components))
-    pad = -points.shape[0] % size
-    padded = jnp.concatenate([points, jnp.broadcast_to(points[:1], (pad, points.shape[1]))])
-    return padded.reshape(-1, size, points.shape[1]), jnp.pad(omega, (0, pad)).reshape(-1, size)
+def _expands(components: Whitened, centre: Float[Array, " D"]) -> Bool[Array, ""]:
+    """Whether the error of the expanded square, ``eps |P_k (mu_k - centre)|^2``, is below ``eps^(2/3)`` for all."""
+    images = gaussian.colour(components.whiteners, components.means, components.means - centre)
+    return jnp.max(jnp.sum(images**2, axis=-1)) < jnp.finfo(images.dtype).eps ** (-1 / 3)
 
 
-def _responsibilities(offsets: Array, means: Array, whiteners: Array, points: Array):
-    """Residuals ``(N, K, D)``, whitened residuals ``(N, K, D)``, log density ``(N,)``, responsibilities ``(N, K)``."""
-    residuals = points[:, None, :] - means
-    whitened = _whitened(whiteners, residuals)
-    joint = offsets - 0.5 * jnp.sum(whitened**2, axis=-1)
-    peak = jnp.max(joint, axis=-1, keepdims=True)
-    likelihood = jnp.exp(joint - peak)
-    total = jnp.sum(likelihood, axis=-1, keepdims=True)
-    return residuals, whitened, (jnp.log(total) + peak)[:, 0], likelihood / total
+def _by_residuals(components: Whitened, points: Float[Array, "N D"]) -> Float[Array, "K N"]:
+    """``c_k - |P_k (x_n - mu_k)|^2 / 2``."""
+    images = gaussian.colour(components.whiteners, components.means, points[:, None, :] - components.means)
+    return (components.offsets - 0.5 * jnp.sum(images**2, axis=-1)).T
 
 
-def _whitened(whiteners, residuals):
-    if whiteners.ndim == 2:
-        return residuals * whiteners
-    if residuals.shape[-1] == 1:
-        return residuals * whiteners[:, 0]
-    if len(whiteners) == 1:
-        return residuals @ whiteners[0].T
-    return jnp.einsum("kde,nke->nkd", whiteners, residuals)
+def _blocks(components: Whitened) -> quadratic.Shape:
+    """The precisions' blocks: one of size D, or D numbers, or one number for D dimensions."""
+    dim, last = components.means.shape[-1], components.whiteners.shape[-1]
+    return (1, dim, 1) if components.whiteners.ndim == 3 else (last, 1, dim // last)
 
 
-def _value(offsets, means, whiteners, points, omega):
-    return omega @ _responsibilities(offsets, means, whiteners, points)[2]
+def _coefficients(centre: Float[Array, " D"], components: Whitened) -> Float[Array, "K F"]:
+    """With ``A_k = P_k^T P_k``, x and mu measured from the centre: ``c_k - mu^T A mu / 2 + (A mu)^T x - x^T A x / 2``."""
+    offsets, means, whiteners = components
+    precision = gaussian.precision(whiteners)[:, None] if whiteners.ndim == 3 else whiteners[..., None, None] ** 2
+    shifted = means - centre
+    image = quadratic.times(precision, shifted.reshape(-1, *_blocks(components))).reshape(shifted.shape)
+    return quadratic.coefficients(offsets - 0.5 * jnp.sum(image * shifted, axis=-1), image, precision)
 
 
-def _value_and_gradient(offsets, means, whiteners, points, omega):
-    residuals, whitened, log_density, responsibilities = _responsibilities(offsets, means, whiteners, points)
-    share = responsibilities[..., None] * whitened
-    # Sums over points as products with omega: a matrix-vector product is twice as fast as a reduction of columns here.
-    total = lambda terms: jnp.tensordot(omega, terms, axes=1)
-    first = total(share)
-    if whiteners.ndim == 2:
-        of_means, second = first * whiteners, total(share * residuals)
-    elif means.shape[-1] < SMALL:
-        of_means, second = _pulled(whiteners, first), total(share[..., :, None] * residuals[..., None, :])
-    else:
-        of_means = _pulled(whiteners, first)
-        second = jnp.einsum("nkd,nke->kde", omega[:, None, None] * share, residuals)
-    # What all components, or all dimensions, share is moved by all.
-    shared = [axis for axis, length in enumerate(whiteners.shape) if length == 1 < second.shape[axis]]
-    return omega @ log_density, (total(responsibilities), of_means, -jnp.sum(second, axis=shared, keepdims=True))
+def _value(components: Whitened, chunks: tuple, form: Form) -> Float[Array, ""]:
+    some = lambda prepared, points, omega: omega @ passes.normalised(form.joint(prepared, points))[0]
+    return passes.accumulate(some, form.prepare(components), chunks)
 
 
-def _pulled(whiteners, vectors):
-    """``P_k^T v_k``."""
-    return vectors @ whiteners[0] if len(whiteners) == 1 else jnp.einsum("kde,kd->ke", whiteners, vectors)
+def _value_and_gradient(components: Whitened, chunks: tuple, form: Form) -> tuple[Float[Array, ""], Whitened]:
+    prepared, pull = jax.vjp(form.prepare, components)
+
+    def some(prepared, points, omega):
+        joint, pull_joint = jax.vjp(lambda p: form.joint(p, points), prepared)
+        log_density, responsibilities = passes.normalised(joint)
+        return omega @ log_density, pull_joint(omega * responsibilities)[0]
+
+    value, gradient = passes.accumulate(some, prepared, chunks)
+    return value, pull(gradient)[0]
 
 
-def _accumulate(function, components, chunks):
-    """Sum of ``function(*components, *chunk)`` over the chunks; no loop where there is one chunk."""
-    if chunks[0].shape[0] == 1:
-        return function(*components, *(c[0] for c in chunks))
-    shapes = jax.eval_shape(function, *components, *(c[0] for c in chunks))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    step = lambda total, chunk: (jax.tree.map(jnp.add, total, function(*components, *chunk)), None)
-    return jax.lax.scan(step, zeros, chunks)[0]
+def _summed(function: Callable[..., Any], components: tuple, chunks: tuple) -> Any:
+    components = Whitened(*components)
+    return _either(partial(function, components, chunks), components)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _sum_over_points(offsets, means, whiteners, points, omega):
-    return _accumulate(_value, (offsets, means, whiteners), (points, omega))
+    return _summed(_value, (offsets, means, whiteners), (points, omega))
 
 
-def _forward(offsets, means, whiteners, points, omega):
-    return _accumulate(_value_and_gradient, (offsets, means, whiteners), (points, omega))
+@partial(_sum_over_points.defjvp, symbolic_zeros=True)
+def _along(primals, tangents):
+    """The value and its derivative along tangents: linear in these, so that reverse mode is the gradient of the pass.
 
-
-def _backward(gradient, cotangent):
-    return (*(cotangent * g for g in gradient), None, None)
-
-
-_sum_over_points.defvjp(_forward, _backward)
+    Of the points and their weights, which are data wherever methods run, the derivative is taken where it is asked for.
+    """
+    moved = [not isinstance(tangent, SymbolicZero) for tangent in tangents]
+    if any(moved[3:]):
+        whole = [t if move else jnp.zeros(t.shape, t.dtype) for t, move in zip(tangents, moved, strict=True)]
+        return jax.jvp(lambda *a: _summed(_value, a[:3], a[3:]), primals, tuple(whole))
+    value, gradient = _summed(_value_and_gradient, primals[:3], primals[3:])
+    terms = [jnp.vdot(g, t) for g, t, move in zip(gradient, tangents, moved, strict=False) if move]
+    return value, reduce(jnp.add, terms)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.nn import log_sigmoid, logsumexp
+from jaxtyping import Float
 from scipy.special import gammaln, kve
 
 FEWEST, MOST = 20, 50
@@ -20,10 +21,10 @@ NEGLIGIBLE = 0.01
 """Bound of Ishwaran & James below which a default truncation is not noticed."""
 
 
-def log_weights(logits: Array) -> Array:
+def log_weights(logits: Float[Array, "*batch sticks"]) -> Float[Array, "*batch sticks+1"]:
     """Log weights of the sticks whose logits are given: ``log v_k + sum_{j<k} log(1 - v_j)``.
 
-    Shapes: ``logits (..., K - 1)`` to ``(..., K)``. The result is normalised by construction.
+    The result is normalised by construction.
     """
     end = jnp.zeros((*logits.shape[:-1], 1), logits.dtype)  # No stick at all is one component.
     log_stick = jnp.concatenate([log_sigmoid(logits), end], axis=-1)
@@ -31,45 +32,49 @@ def log_weights(logits: Array) -> Array:
     return log_stick + log_remaining
 
 
-def log_remaining(log_weights: Array) -> Array:
-    """Log mass not used before each component: ``log sum_{j>=k} w_j``. Shapes: ``(..., K)`` to ``(..., K)``.
+def log_remaining(log_weights: Float[Array, "*batch K"]) -> Float[Array, "*batch K"]:
+    """Log mass not used before each component: ``log sum_{j>=k} w_j``.
 
     A reversed cumulative logsumexp; one minus a running sum would cancel to nothing in float32.
     """
     return jax.lax.cumlogsumexp(log_weights, axis=log_weights.ndim - 1, reverse=True)
 
 
-def logits(log_weights: Array) -> Array:
+def logits(log_weights: Float[Array, "*batch K"]) -> Float[Array, "*batch K-1"]:
     """Inverse of `log_weights`: ``log v_k - log(1 - v_k) = log w_k - log sum_{j>k} w_j``.
 
-    Shapes: ``(..., K)`` to ``(..., K - 1)``. The log weights need not be normalised.
+    The log weights need not be normalised.
     """
     return log_weights[..., :-1] - log_remaining(log_weights)[..., 1:]
 
 
-def log_density_logits(logits: Array, concentration: Array) -> Array:
+def log_density_logits(
+    logits: Float[Array, "*batch sticks"], concentration: Float[Array, "*#batch"] | float
+) -> Float[Array, "*batch"]:
     """Log density of stick LOGITS, ``sum_k log a + log v_k + a log(1 - v_k)``, for ``v_k ~ Beta(1, a)``.
 
-    Shapes: ``logits (..., K - 1)``, ``concentration (...)`` to ``(...)``. The Jacobian ``v (1 - v)`` is included.
+    The Jacobian ``v (1 - v)`` is included.
     """
     a = jnp.asarray(concentration)[..., None]
     return jnp.sum(jnp.log(a) + log_sigmoid(logits) + a * log_sigmoid(-logits), axis=-1)
 
 
-def log_density_sticks(log_weights: Array, concentration: Array, num_sticks: int | None = None) -> Array:
+def log_density_sticks(
+    log_weights: Float[Array, " K"], concentration: Float[Array, ""] | float, num_sticks: int | None = None
+) -> Float[Array, ""]:
     """Log density of the first m STICKS, given by log weights: ``m log a + (a - 1) logsumexp(log_weights[m:])``.
 
-    Shapes: ``log_weights (K,)`` normalised, ``concentration ()`` to ``()``; m is `num_sticks`, by default ``K - 1``.
+    `log_weights` are normalised; m is `num_sticks`, by default ``K - 1``.
     It rests on ``sum_{k<=m} log(1 - v_k) = log sum_{k>m} w_k``: no division and no running difference.
     """
     m = log_weights.shape[-1] - 1 if num_sticks is None else num_sticks
     return m * jnp.log(concentration) + (concentration - 1) * logsumexp(log_weights[..., m:], axis=-1)
 
 
-def log_density_weights(log_weights: Array, concentration: Array) -> Array:
+def log_density_weights(log_weights: Float[Array, " K"], concentration: Float[Array, ""] | float) -> Float[Array, ""]:
     """Log density of the WEIGHTS ``(w_1 .. w_{K-1})``: that of the sticks times ``prod_k 1 / (mass before stick k)``.
 
-    Shapes: ``log_weights (K,)`` normalised, ``concentration ()`` to ``()``.
+    `log_weights` are normalised.
     """
     return log_density_sticks(log_weights, concentration) - jnp.sum(log_remaining(log_weights)[..., 1:-1], axis=-1)
 

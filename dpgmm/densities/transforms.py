@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from . import gaussian
 
@@ -23,15 +24,15 @@ class Transform(NamedTuple):
     `sites` holds the constrained values of the sites before this one; most maps do not look at them.
     """
 
-    constrain: Callable[[Array, Sites], tuple[Array, Array]]
-    unconstrain: Callable[[Array, Sites], Array]
+    constrain: Callable[[Float[Array, "..."], Sites], tuple[Float[Array, "..."], Float[Array, ""]]]
+    unconstrain: Callable[[Float[Array, "..."], Sites], Float[Array, "..."]]
 
 
 def real(location: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> Transform:
     """``value = location + scale u``. `location` and `scale` broadcast against u."""
 
-    def constrain(u, _):
-        return location + scale * u, jnp.sum(jnp.broadcast_to(jnp.log(scale), u.shape))
+    def constrain(u: Float[Array, "*shape"], _: Sites) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
+        return jnp.asarray(location + scale * u), jnp.sum(jnp.broadcast_to(jnp.log(scale), u.shape))
 
     return Transform(constrain, lambda value, _: (value - location) / scale)
 
@@ -39,7 +40,7 @@ def real(location: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> Transform:
 def positive(scale: ArrayLike = 1.0) -> Transform:
     """``value = scale exp(u)``: scaling the value only shifts u. `scale` broadcasts against u."""
 
-    def constrain(u, _):
+    def constrain(u: Float[Array, "*shape"], _: Sites) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
         return jnp.asarray(scale * jnp.exp(u)), jnp.sum(u + jnp.log(scale))
 
     return Transform(constrain, lambda value, _: jnp.log(value / scale))
@@ -57,7 +58,7 @@ def stick_logits(num_centred: int = 10) -> Transform:
     def log_scale(u, sites):
         return jnp.where(jnp.arange(u.shape[-1]) < num_centred, 0.0, jnp.log(sites["concentration"]))
 
-    def constrain(u, sites):
+    def constrain(u: Float[Array, " sticks"], sites: Sites) -> tuple[Float[Array, " sticks"], Float[Array, ""]]:
         # Capped where exp would leave float32; the prior's density is nil long before.
         log_hazard = jnp.minimum(u - log_scale(u, sites), 80.0)
         hazard = jnp.exp(log_hazard)
@@ -65,7 +66,7 @@ def stick_logits(num_centred: int = 10) -> Transform:
         log_v = jnp.where(tiny, log_hazard - hazard / 2, jnp.log(-jnp.expm1(-jnp.where(tiny, 1.0, hazard))))
         return hazard + log_v, jnp.sum(log_hazard - log_v)
 
-    def unconstrain(value, sites):
+    def unconstrain(value: Float[Array, " sticks"], sites: Sites) -> Float[Array, " sticks"]:
         tiny = value < -30
         return jnp.where(tiny, value, jnp.log(jax.nn.softplus(jnp.where(tiny, 0.0, value)))) + log_scale(value, sites)
 
@@ -88,7 +89,7 @@ def bartlett(prior_tril: ArrayLike, scale: ArrayLike) -> Transform:
     on_diagonal = rows == columns
     powers = jnp.arange(1, dim + 1)
 
-    def constrain(u, _):
+    def constrain(u: Float[Array, "*K entries"], _: Sites) -> tuple[Float[Array, "*K D D"], Float[Array, ""]]:
         # The double `where` keeps exp(off-diagonal) out of value and gradient.
         log_diagonal = -u - jnp.log(scale)
         lower = jnp.where(on_diagonal, jnp.exp(jnp.where(on_diagonal, log_diagonal, 0.0)), u)
@@ -98,7 +99,7 @@ def bartlett(prior_tril: ArrayLike, scale: ArrayLike) -> Transform:
         log_jacobian = jnp.sum(powers * log_l) - jnp.sum(powers[::-1] * log_b)
         return value, log_jacobian + jnp.sum(jnp.where(on_diagonal, log_diagonal, 0.0))
 
-    def unconstrain(value, _):
+    def unconstrain(value: Float[Array, "*K D D"], _: Sites) -> Float[Array, "*K entries"]:
         lower = (gaussian.inverse(value) @ jnp.broadcast_to(prior_tril, value.shape))[..., rows, columns]
         return jnp.where(on_diagonal, -jnp.log(jnp.where(on_diagonal, lower, 1.0) * scale), lower)
 

@@ -2,6 +2,7 @@
 
 from ..draws.affinity import VISIBLE
 from ..draws.monte_carlo import r_hat
+from . import elpd
 from .diagnosis import (
     COUNTS,
     GRID,
@@ -25,6 +26,7 @@ __all__ = [
     "VISIBLE",
     "Diagnosis",
     "diagnose",
+    "elpd",
     "invariants",
     "is_guide",
     "k_hat_of",

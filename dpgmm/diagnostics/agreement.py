@@ -27,7 +27,7 @@ NAMES = {
     "expected_clusters": "the number of clusters",
     "occupied_clusters": "the number of occupied clusters",
     "active_components": "the number of active components",
-    "log_likelihood": "the log likelihood",
+    "total_log_likelihood": "the log likelihood",
     "concentration": "the concentration",
 }
 FIRST = "expected_clusters", "occupied_clusters"
@@ -65,7 +65,15 @@ class Comparison(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Agreement:
-    """What `agreement` found: all `comparisons`, and in a `sentence` what they come to."""
+    """What `agreement` found: all `comparisons`, and in a `sentence` what they come to.
+
+    Examples:
+        >>> found = dpgmm.agreement({"gibbs": tree, "nuts": tree})
+        >>> list(found.table.columns[:4])
+        ['first', 'second', 'quantity', 'of']
+        >>> found.disagreements("gibbs", "nuts")
+        []
+    """
 
     comparisons: list[Comparison]
     sentence: str
@@ -115,6 +123,10 @@ def agreement(trees: Mapping[str, xr.DataTree], found: Mapping[str, Diagnosis] |
 
     Point estimates and variational guides claim no posterior and are not compared here (`answer.py`). `found` holds
     diagnoses, where they are at hand. Raises `InputError` for trees of different data or different models.
+
+    Examples:
+        >>> print(dpgmm.agreement({"gibbs": tree, "nuts": tree}).sentence)
+        gibbs and nuts ...
     """
     samplers = {name: tree for name, tree in trees.items() if claims(tree)}
     _comparable(samplers)
@@ -129,7 +141,7 @@ def agreement(trees: Mapping[str, xr.DataTree], found: Mapping[str, Diagnosis] |
         for quantity, of in [key for key in estimates[one] if key in estimates[other]]:
             pair = estimates[one][quantity, of], estimates[other][quantity, of]
             if of == "mean" or all(e.low < e.high for e in pair):
-                allowed = _allowed(*pair, of, bound) + (rounding if quantity == "log_likelihood" else 0.0)
+                allowed = _allowed(*pair, of, bound) + (rounding if quantity == "total_log_likelihood" else 0.0)
                 compared.append(_compare((one, other), quantity, of, pair, allowed))
     result = Agreement(compared, "")
     return dataclasses.replace(result, sentence=_sentence(result, list(samplers), found))

@@ -55,15 +55,23 @@ def believe(
     A sampler earns it by the verdicts `FOUND`, a variational guide by a k-hat of at most `POOR` between restarts that agree,
     a point estimate never. Samplers come before guides, guides before point estimates; among samplers the smallest ESS
     decides, among guides k-hat. If two samplers have both converged and yet disagree, neither has earned anything. Where
-    nobody has, the same order says what is best so far, and the sentence that it is not to be relied on.
+    none has, the same order says what is best so far, and the sentence that it is not to be relied on.
 
     The number of clusters is that of components that hold a point, `occupied_clusters` of the schema: its probabilities
     are shares of draws. Components are of `relabelled` draws, where there are any, otherwise sorted by weight in every
     draw.
     """
     if not trees:
-        return Answer("No method has finished.", None, False, _no_clusters(), pd.DataFrame(), "", {})
-    order = sorted(trees, key=lambda name: _standing(trees[name], found[name]), reverse=True)
+        return Answer(
+            "No method has finished.",
+            None,
+            earned=False,
+            clusters=_no_clusters(),
+            components=pd.DataFrame(),
+            of_components="",
+            others={},
+        )
+    order = sorted(trees, key=lambda name: standing(trees[name], found[name]), reverse=True)
     best = order[0]
     split = _contradiction(order, trees, found, agreed)
     earned = has_earned(trees[best], found[best]) and split is None
@@ -72,7 +80,7 @@ def believe(
     answers = draws.answer(trees[best]) if told is None else told
     components = sorted_components(answers, keep_labels=told is not None)
     return Answer(
-        _sentence(best, trees[best], found[best], clusters, earned, split),
+        _sentence(best, trees[best], found[best], clusters, earned=earned, split=split),
         best,
         earned,
         clusters,
@@ -130,7 +138,7 @@ def against(
     return _of_point(draws.answer(trees[name]), best, trees[best])
 
 
-def _standing(tree: xr.DataTree, diagnosis: Diagnosis) -> tuple[bool, int, float]:
+def standing(tree: xr.DataTree, diagnosis: Diagnosis) -> tuple[bool, int, float]:
     """What methods are ordered by: earned or not, kind, and how well determined."""
     kind = KINDS.index(draws.kind(tree))
     quality = (0.0, -diagnosis.k_hat, diagnosis.least_ess)[kind]
@@ -147,7 +155,7 @@ def _contradiction(order, trees, found, agreed: Agreement) -> str | None:
     return None
 
 
-def _sentence(name: str, tree, diagnosis: Diagnosis, clusters: pd.DataFrame, earned: bool, split: str | None) -> str:
+def _sentence(name: str, tree, diagnosis: Diagnosis, clusters: pd.DataFrame, *, earned: bool, split: str | None) -> str:
     number = _of_clusters(clusters)
     if earned:
         why = f"k-hat {diagnosis.k_hat:.2f}" if is_guide(tree) else f"smallest ESS {diagnosis.least_ess:,.0f}"
@@ -156,8 +164,12 @@ def _sentence(name: str, tree, diagnosis: Diagnosis, clusters: pd.DataFrame, ear
         return f"Believe none of the methods yet: {split}. {name}: {number}."
     if draws.kind(tree) == "point":
         return f"No posterior to believe: {name} is a point estimate, and says nothing of the number of clusters."
-    reason = diagnosis.verdict + (f", k-hat {diagnosis.k_hat:.2f}" if is_guide(tree) else "")
-    return f"No method has earned belief yet; the best so far is {name} ({reason}): {number}."
+    return f"No method has earned belief yet; the best so far is {name} ({reason(tree, diagnosis)}): {number}."
+
+
+def reason(tree: xr.DataTree, diagnosis: Diagnosis) -> str:
+    """The verdict, of a guide with its k-hat."""
+    return diagnosis.verdict + (f", k-hat {diagnosis.k_hat:.2f}" if is_guide(tree) else "")
 
 
 def _of_clusters(clusters: pd.DataFrame) -> str:
@@ -227,7 +239,7 @@ def _of_point(tree: xr.DataTree, best: str, reference: xr.DataTree) -> str:
         return text
     counts = others["active_components"].values
     share = f"{best} has {counts.mean():.1f} on average, and {number} with probability {np.mean(counts == number):.2f}"
-    gain = float(stats["log_likelihood"].values.ravel()[0] - others["log_likelihood"].values.mean())
+    gain = float(stats["total_log_likelihood"].values.ravel()[0] - others["total_log_likelihood"].values.mean())
     side = "above" if gain > 0 else "below"
     return f"{text}; {share}; its log likelihood is {abs(gain):.1f} nats {side} that of an average draw"
 

@@ -13,14 +13,16 @@ import xarray as xr
 from jax import Array
 
 from ..densities import mixture
-from ..draws import best_chain, monte_carlo, spread
+from ..draws import best_chain, monte_carlo
 from ..draws import kind as kind_of
 from ..draws.affinity import VISIBLE
+from ..draws.components import Components
 from ..draws.monte_carlo import r_hat
+from ..draws.prediction import checked_points
 from ..draws.thinning import evenly
 from ..errors import InputError
 from ..labels.switching import visits
-from . import panel, r_star, verdicts
+from . import r_star, reference_points, verdicts
 from .importance import k_hat
 from .verdicts import THRESHOLD
 
@@ -38,7 +40,8 @@ class Diagnosis:
     `chains`: numbers about the chains as a whole, by name: largest distance of similarity matrices between two chains
     and between the halves of one, R* with its standard error, the largest share of steps without any change, the largest
     share of states that a chain has in common with another, fewest changes of the large components' labels in a chain;
-    `k_hat` of the best restart of a variational guide, else NaN; `invariants`: the values, ``(chain, draw)`` by name.
+    `k_hat` of the best restart of a variational guide, else NaN; `invariants`: the values, ``(chain, draw)`` by name;
+    `predictive`: columns about prediction for the table of a comparison (`elpd.columns`), empty unless asked for.
     """
 
     table: pd.DataFrame
@@ -47,6 +50,7 @@ class Diagnosis:
     chains: dict[str, float]
     k_hat: float = float("nan")
     invariants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
+    predictive: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def worst(self, kind: str) -> tuple[str, float]:
         """Name and value of the largest R-hat of a kind; ("", nan) where there is none."""
@@ -56,20 +60,27 @@ class Diagnosis:
     @property
     def least_ess(self) -> float:
         """Smallest ESS, bulk or tail, of an invariant; NaN where there is none."""
-        inner = verdicts.of_kind(self.table, "invariant")
+        inner = verdicts.rows_of_kind(self.table, "invariant")
         return verdicts.least_ess(inner) if np.isfinite(inner["ess_bulk"].to_numpy()).any() else float("nan")
 
 
 def diagnose(draws: xr.DataTree, superchains: Sequence[int] | None = None) -> Diagnosis:
     """R-hat, ESS and MCSE of label-invariant quantities and of the raw components, and the verdict.
 
-    Verdicts on samplers and what they ask for: `verdicts.of_chains`. A point estimate has no R-hat. Independent draws
+    Verdicts on samplers and what they ask for: `verdicts.chains_verdict`. A point estimate has no R-hat. Independent draws
     of the restarts of a variational guide (draws with ``sample_stats/log_weight``) are compared as chains, and the
     explanation says by its k-hat whether it is a posterior. For many short chains, `superchains` gives each chain's group
     (chains of one group share a start), and R-hat is the nested one (Margossian et al. 2024). Raises `InputError` for
     groups that do not fit the chains.
+
+    Examples:
+        >>> diagnosis = dpgmm.diagnose(tree)
+        >>> sorted(set(diagnosis.table["kind"]))
+        ['invariant', 'raw']
+        >>> diagnosis.invariants["log_joint"].shape
+        (4, 20)
     """
-    seen = panel.read(draws)
+    seen = reference_points.read(draws)
     quantities = {("invariant", name): v for name, v in invariants(draws, seen).items()}
     quantities |= {("raw", name): v for name, v in _raw(draws).items()}
     num_chains = draws["posterior"].sizes["chain"]
@@ -95,7 +106,7 @@ def diagnose(draws: xr.DataTree, superchains: Sequence[int] | None = None) -> Di
         return say("too few draws", "Fewer than four draws a chain say nothing: draw more.")
     labels = _labels(draws)
     chains |= _numbers_of(labels)
-    verdict, evidence = verdicts.of_chains(table, invariant, chains, labels)
+    verdict, evidence = verdicts.chains_verdict(table, invariant, chains, labels)
     return say(verdict, _numbers(table) + evidence + ".", chains=chains)
 
 
@@ -111,13 +122,13 @@ def k_hat_of(draws: xr.DataTree) -> float:
     return float(k_hat(draws)[best_chain(draws)])
 
 
-def invariants(draws: xr.DataTree, seen: panel.Panel | None = None) -> dict[str, np.ndarray]:
+def invariants(draws: xr.DataTree, seen: reference_points.ReferencePoints | None = None) -> dict[str, np.ndarray]:
     """Label-invariant quantities ``(chain, draw)`` by name, bit for bit the same however the labels are permuted.
 
-    `seen` is `panel.read(draws)`, where it is at hand.
+    `seen` is `reference_points.read(draws)`, where it is at hand.
     """
     posterior, stats = draws["posterior"].to_dataset(), _stats(draws)
-    found = {n: stats[n].values.astype(float) for n in ("log_joint", "log_likelihood", *COUNTS) if n in stats}
+    found = {n: stats[n].values.astype(float) for n in ("log_joint", "total_log_likelihood", *COUNTS) if n in stats}
     if "concentration" in posterior:
         found["concentration"] = posterior["concentration"].values
     ordered = -np.sort(-posterior["weights"].values, axis=-1)
@@ -125,7 +136,7 @@ def invariants(draws: xr.DataTree, seen: panel.Panel | None = None) -> dict[str,
     found |= {f"weight, {k + 1}. largest": ordered[..., k] for k in np.flatnonzero(visible)}
     density, places = predictive_density(draws)
     found |= {f"predictive density at {place}": density[..., i] for i, place in enumerate(places)}
-    seen = panel.read(draws) if seen is None else seen
+    seen = reference_points.read(draws) if seen is None else seen
     pairs = seen.positions[seen.pairs]
     found |= {f"co-clustering of points {i} and {j}": seen.together[..., n] for n, (i, j) in enumerate(pairs)}
     found["VI to the best draw's partition"] = seen.variation
@@ -136,14 +147,15 @@ def predictive_density(draws: xr.DataTree, points: np.ndarray | None = None) -> 
     """Log predictive density ``(chain, draw, point)`` at `points`, by default `GRID` places of the data, and their names.
 
     D = 1: a grid over the range of the data; D > 1: data points evenly spread over the rows. Names are the values, but
-    for D > 2 the default places are called by their row: point 12.
+    for D > 2 the default places are called by their row: point 12. Raises `InputError` for points of another dimension.
     """
     posterior = draws["posterior"].to_dataset()
     data = draws["observed_data"].to_dataset()["points"].values
     rows = None if data.shape[1] == 1 or points is not None else _rows(data)
+    points = None if points is None else checked_points(draws, points)
     if points is None:
         points = np.linspace(data.min(), data.max(), GRID)[:, None] if rows is None else data[rows]
-    density = _log_densities(panel.sorted_components(posterior), jnp.asarray(points))
+    density = _log_densities(Components.of(posterior).sorted(), jnp.asarray(points))
     if rows is not None and data.shape[1] > 2:
         return np.asarray(density), [f"point {row}" for row in rows]
     # As many digits as tell neighbouring places apart, wherever the data lie.
@@ -154,13 +166,13 @@ def predictive_density(draws: xr.DataTree, points: np.ndarray | None = None) -> 
 
 
 @jax.jit
-def _log_densities(components: tuple[Array, Array, Array], points: Array) -> Array:
+def _log_densities(components: Components, points: Array) -> Array:
     """Log density of every draw's mixture, components with leading axes (chain, draw), to ``(chain, draw, point)``."""
 
     def one(draw):
         return mixture.log_density(*mixture.factored(*draw), points)
 
-    return jax.lax.map(lambda chain: jax.lax.map(one, chain, batch_size=64), components)
+    return jax.lax.map(lambda chain: jax.lax.map(one, chain), components)
 
 
 def sorted_components(draws: xr.DataTree, *, keep_labels: bool = False) -> pd.DataFrame:
@@ -170,12 +182,10 @@ def sorted_components(draws: xr.DataTree, *, keep_labels: bool = False) -> pd.Da
     that have been relabelled, components keep their labels, and rows are by decreasing mean weight. Scales are square roots
     of the covariance's diagonal, in the data's units. Components whose mean weight is below `VISIBLE` are left out.
     """
-    posterior = draws["posterior"].to_dataset()
-    drawn = posterior["weights"].values
-    order = np.argsort(-(drawn.mean((0, 1)) + 0 * drawn if keep_labels else drawn), axis=-1, kind="stable")
-    sort = lambda a: np.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 3)), axis=2)
-    weights, means = sort(posterior["weights"].values), sort(posterior["means"].values)
-    scales = sort(np.broadcast_to(_scales(posterior), means.shape))
+    drawn = Components.of(draws["posterior"].to_dataset())
+    key = drawn.weights.mean((0, 1)) + 0 * drawn.weights if keep_labels else drawn.weights
+    drawn = drawn.take(np.argsort(-key, axis=-1, kind="stable"))
+    weights, means, scales = drawn.weights, drawn.means, np.sqrt(drawn.variances())
     columns: dict[str, Any] = {"weight": weights.mean((0, 1)), "weight_sd": weights.std((0, 1))}
     for d in range(means.shape[-1]):
         suffix = "" if means.shape[-1] == 1 else f"_{d}"
@@ -186,13 +196,6 @@ def sorted_components(draws: xr.DataTree, *, keep_labels: bool = False) -> pd.Da
             }
     table = pd.DataFrame(columns)
     return table.loc[table["weight"] > VISIBLE]
-
-
-def _scales(posterior: xr.Dataset) -> np.ndarray:
-    """Standard deviation of every component in every dimension, ``(chain, draw, component or 1, dim or 1)``."""
-    stored, dims = spread(posterior), posterior["means"].ndim
-    variances = np.diagonal(stored, axis1=-2, axis2=-1) if stored.ndim > dims else stored
-    return np.sqrt(variances if variances.ndim == dims else variances[..., None])
 
 
 def summary_row(draws: xr.DataTree, diagnosis: Diagnosis) -> dict[str, Any]:
@@ -211,7 +214,8 @@ def summary_row(draws: xr.DataTree, diagnosis: Diagnosis) -> dict[str, Any]:
         "min ESS": ess,
         "k-hat": diagnosis.k_hat if is_guide(draws) else "",
         "ESS per second": ess / seconds,
-        "log likelihood": mean("log_likelihood"),
+        "log likelihood": mean("total_log_likelihood"),
+        **diagnosis.predictive,
         "best log joint": float(stats["log_joint"].max()),
         "active components": mean("active_components"),
         "occupied clusters": mean("occupied_clusters"),
@@ -245,7 +249,9 @@ def _nested(superchains: Sequence[int], num_chains: int):
     return monte_carlo.nested_r_hat(list(superchains))
 
 
-def _chains(invariant: dict[str, np.ndarray], table: pd.DataFrame, seen: panel.Panel) -> dict[str, float]:
+def _chains(
+    invariant: dict[str, np.ndarray], table: pd.DataFrame, seen: reference_points.ReferencePoints
+) -> dict[str, float]:
     """The numbers of `Diagnosis.chains`."""
     between, within = seen.distances()
     features = np.stack(list(invariant.values()), axis=-1)
@@ -277,7 +283,7 @@ def _numbers_of(labels: verdicts.Labels) -> dict[str, float]:
 
 def _numbers(table: pd.DataFrame) -> str:
     """The first half of an explanation: the worst of what R-hat and ESS say."""
-    inner, raw = verdicts.of_kind(table, "invariant"), verdicts.of_kind(table, "raw")
+    inner, raw = verdicts.rows_of_kind(table, "invariant"), verdicts.rows_of_kind(table, "raw")
     text = f"Worst R-hat of an invariant {inner['r_hat'].max():.3f} ({inner['r_hat'].idxmax()})"
     least = verdicts.moving_rows(inner)[["ess_bulk", "ess_tail"]].min(axis=1)
     ess = f", smallest ESS {least.min():,.0f} ({least.idxmin()})" if len(least) else ""
@@ -289,7 +295,7 @@ def _of_guides(table: pd.DataFrame, num_chains: int, k_hat: float) -> tuple[str,
     quality = (
         f"k-hat {k_hat:.2f}, above {POOR}: not a posterior, its sds and probabilities are the guide's own"
         if not k_hat <= POOR
-        else f"k-hat {k_hat:.2f}, at most {POOR}: importance weights could mend what is left of its error"
+        else f"k-hat {k_hat:.2f}, at most {POOR}: importance weights could correct what is left of its error"
     )
     inner = table.loc[table["kind"] == "invariant", "r_hat"].dropna()
     if num_chains < 2 or not len(inner):

@@ -48,10 +48,11 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+    form = ".3g"
 
     def __str__(self) -> str:
         """0.412 [0.35, 0.47]."""
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        return f"{self.value:{self.form}} [{self.low:{self.form}}, {self.high:{self.form}}]"
 
 
 def interval(values: Any) -> Interval:
@@ -61,15 +62,10 @@ def interval(values: Any) -> Interval:
     return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
 
 
-class Share(NamedTuple):
-    """A share of successes and its 95 % Wilson interval."""
+class Share(Interval):
+    """A share of successes and its 95 % Wilson interval, in percent: 41% [35%, 47%]."""
 
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}]"
+    form = ".0%"
 
 
 def wilson(successes: int, trials: int) -> Share:

@@ -40,7 +40,7 @@ class Labels(NamedTuple):
     visits: Visits
 
 
-def of_chains(
+def chains_verdict(
     table: pd.DataFrame, invariant: dict[str, np.ndarray], chains: dict[str, float], labels: Labels
 ) -> tuple[str, str]:
     """Verdict on a sampler's chains and the evidence beside R-hat, the first of these that holds:
@@ -61,7 +61,7 @@ def of_chains(
     as many: a false alarm costs some draws, a false assurance the answer. Chains that have all missed the same mode pass
     whatever is asked of them: only another method finds that out (`dpgmm.agreement`).
     """
-    inner, raw = of_kind(table, "invariant"), of_kind(table, "raw")
+    inner, raw = rows_of_kind(table, "invariant"), rows_of_kind(table, "raw")
     ess = least_ess(inner)
     common = chains.get("largest share of states in common with another chain", 0.0)
     if common > 0:
@@ -75,19 +75,19 @@ def of_chains(
         verdict, within = _apart(
             [str(name) for name, r in zip(inner.index, r_hats, strict=True) if r >= THRESHOLD], invariant
         )
-        return verdict, within + (_of_labels(labels, mixed) if restricted(labels, mixed) else "")
-    if restricted(labels, mixed):
-        return "labels restricted: invariants are biased", _of_labels(labels, mixed)
+        return verdict, within + (_of_labels(labels, mixed=mixed) if restricted(labels, mixed=mixed) else "")
+    if restricted(labels, mixed=mixed):
+        return "labels restricted: invariants are biased", _of_labels(labels, mixed=mixed)
     if chains and chains["R*"] - 4 * chains["R*, standard error"] > 1:
         told = f"; yet R* {chains['R*']:.2f} (standard error {chains['R*, standard error']:.2f}) tells the chains apart"
         return "not converged: chains can be told apart", told
     times, why = shortfall(inner, num_chains)
     if times > 1:
         return "nearly: draw more", f"; about {_rounded(times)} times as many draws are needed, for {why}"
-    return ("converged", "") if mixed else ("converged up to labels", _of_labels(labels, mixed))
+    return ("converged", "") if mixed else ("converged up to labels", _of_labels(labels, mixed=mixed))
 
 
-def restricted(labels: Labels, mixed: bool) -> bool:
+def restricted(labels: Labels, *, mixed: bool) -> bool:
     """Whether chains draw from a part of the labelled posterior that is not like the others.
 
     Under exchangeable labels every part is. Elsewhere, as under stick-breaking, chains must change labels: by rule; by
@@ -127,7 +127,7 @@ def moving_rows(inner: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(inner[inner["sd"] > 0]).fillna({"ess_bulk": 1.0, "ess_tail": 1.0})
 
 
-def of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+def rows_of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
     """Rows of a kind: invariant or raw."""
     return pd.DataFrame(table[table["kind"] == kind])
 
@@ -157,7 +157,7 @@ def _apart(names: list[str], invariant: dict[str, np.ndarray]) -> tuple[str, str
     return ("chains in different modes" if drift < 2 * THRESHOLD - 1 else "not converged: chains drift"), within
 
 
-def _of_labels(labels: Labels, mixed: bool) -> str:
+def _of_labels(labels: Labels, *, mixed: bool) -> str:
     """What is known of labels, as evidence."""
     if labels.exchangeable:
         return "; labels are exchangeable, so that each chain may keep its own"
@@ -166,7 +166,7 @@ def _of_labels(labels: Labels, mixed: bool) -> str:
         return (
             "; this holds if the prior's labels are exchangeable, which the draws do not say: under sticks it does not"
         )
-    if not restricted(labels, mixed):
+    if not restricted(labels, mixed=mixed):
         return "; labels are not exchangeable, but " + ("drawn anew" if labels.moved else changes + " or more")
     accepted = "" if np.isnan(labels.accepted) else f", and {labels.accepted:.0%} of steps have an accepted label move"
     return f"; labels are not exchangeable, and {changes}{accepted}: what does not depend on labels is biased as well"

@@ -1,5 +1,6 @@
 """Draws: the DataTree that every method returns, and what is computed from draws alone."""
 
+from .foreign import from_draws
 from .schema import (
     answer,
     are_restarts,
@@ -14,6 +15,7 @@ from .schema import (
     kind,
     load,
     log_joint_of,
+    made_by,
     observed,
     paths,
     save,
@@ -33,9 +35,11 @@ __all__ = [
     "data_of",
     "exchangeable_labels",
     "expanded",
+    "from_draws",
     "kind",
     "load",
     "log_joint_of",
+    "made_by",
     "observed",
     "paths",
     "save",

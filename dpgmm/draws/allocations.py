@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
+from jaxtyping import Float, Int32, UInt
 
 from ..densities import mixture
 
@@ -17,7 +18,12 @@ PAIRS = 4_000_000
 
 
 @jax.jit
-def probabilities(weights: Array, means: Array, covariances: Array, points: Array) -> Array:
+def probabilities(
+    weights: Float[Array, "T K"],
+    means: Float[Array, "T K D"],
+    covariances: Float[Array, "T ..."],
+    points: Float[Array, "N D"],
+) -> Float[Array, "T N K"]:
     """``p[t, n, k] = w_tk N(x_n | mu_tk, Sigma_tk) / sum_j w_tj N(x_n | mu_tj, Sigma_tj)``.
 
     Shapes: ``weights (T, K)``, ``means (T, K, D)``, ``points (N, D)`` to ``(T, N, K)``; ``covariances (T, K, D, D)``, or
@@ -27,7 +33,13 @@ def probabilities(weights: Array, means: Array, covariances: Array, points: Arra
 
 
 @jax.jit
-def sample(key: Array, weights: Array, means: Array, covariances: Array, points: Array) -> Array:
+def sample(
+    key: Array,
+    weights: Float[Array, "T K"],
+    means: Float[Array, "T K D"],
+    covariances: Float[Array, "T ..."],
+    points: Float[Array, "N D"],
+) -> Int32[Array, "T N"]:
     """One allocation of every point in every draw, from its `probabilities`. Same shapes, to ``(T, N)`` int32."""
     return random.categorical(key, _log_joint(weights, means, covariances, points)).astype(jnp.int32)
 
@@ -38,7 +50,13 @@ def chunks(num_draws: int, num_points: int, num_components: int) -> Iterator[sli
     return (slice(start, start + size) for start in range(0, num_draws, size))
 
 
-def draw(key: Array, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray, points: np.ndarray) -> np.ndarray:
+def draw(
+    key: Array,
+    weights: Float[np.ndarray, "T K"],
+    means: Float[np.ndarray, "T K D"],
+    covariances: Float[np.ndarray, "T ..."],
+    points: Float[np.ndarray, "N D"],
+) -> UInt[np.ndarray, "T N"]:
     """`sample` for many draws, chunk by chunk, ``(T, N)`` in the smallest integer type that holds K."""
     num_draws, num_components = weights.shape
     out = np.empty((num_draws, len(points)), np.min_scalar_type(num_components))
@@ -47,6 +65,10 @@ def draw(key: Array, weights: np.ndarray, means: np.ndarray, covariances: np.nda
     return out
 
 
-def _log_joint(weights: Array, means: Array, covariances: Array, points: Array) -> Array:
-    of_draw = jax.vmap(mixture.log_joint_density, in_axes=(0, 0, 0, None))
-    return of_draw(*mixture.factored(weights, means, covariances), points)
+def _log_joint(
+    weights: Float[Array, "T K"],
+    means: Float[Array, "T K D"],
+    covariances: Float[Array, "T ..."],
+    points: Float[Array, "N D"],
+) -> Float[Array, "T N K"]:
+    return mixture.of_draws(mixture.log_joint_density, mixture.factored(weights, means, covariances), points)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from ..densities.concentration import Concentration
 from ..densities.gaussian import BaseMeasure
@@ -55,6 +56,6 @@ def _of_concentration(prior: Concentration | float) -> dict[str, float] | float:
     )
 
 
-def _diagonal(rows: np.ndarray) -> np.ndarray:
+def _diagonal(rows: Float[np.ndarray, "*B d"]) -> Float[np.ndarray, "*B d d"]:
     """Diagonal matrices ``(..., d, d)`` of their diagonals ``(..., d)``."""
     return rows[..., None] * np.eye(rows.shape[-1])

@@ -1,10 +1,13 @@
 """The DataTree of draws, the same for every method: build, check, save, load. The schema stands in docs/schema.md."""
 
+import contextlib
+import datetime
 import importlib.metadata
+import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +23,8 @@ from ..errors import InputError
 from ..model import reordering
 from ..model.posterior import Arrays, Parameters, Posterior
 from . import prior
+from ._check import DIMENSIONS, SPREADS, check
 
-DIMENSIONS = {
-    "weights": ("component",),
-    "means": ("component", "dim"),
-    "concentration": (),
-}
-SPREADS = {
-    "full": ("covariances", ("component", "dim", "dim_")),
-    "tied": ("covariances", ("dim", "dim_")),
-    "diagonal": ("variances", ("component", "dim")),
-    "spherical": ("variances", ("component",)),
-}
-"""How covariances are stored: in the smallest form of their type."""
 _PACKAGES = ("dpgmm-suite", "jax", "numpyro", "optax", "numpy", "scipy", "arviz-stats", "xarray")
 
 
@@ -72,7 +64,10 @@ def build(
     }
     if optimisation is not None:
         groups["optimisation"] = optimisation
-    tree = xr.DataTree.from_dict({name: with_coordinates(group) for name, group in groups.items()})
+    columns = posterior.data.columns
+    tree = xr.DataTree.from_dict({name: with_coordinates(group, columns) for name, group in groups.items()})
+    for name in ("posterior", "sample_stats", "observed_data"):
+        tree[name].attrs |= made_by()
     tree.attrs = {
         "model": posterior.name,
         "data": posterior.data.name,
@@ -151,14 +146,20 @@ def observed(data: Dataset) -> xr.Dataset:
 
 
 def save(draws: xr.DataTree, path: str | Path) -> Path:
-    """Write NetCDF, whole or not at all. Returns the path."""
+    """Write NetCDF, whole or not at all. Returns the path. Raises `InputError` where there is no room or no right to."""
     path = Path(path)
+    # In memory first: HDF5 ends the process where a disk is full.
+    content = io.BytesIO()
+    draws.to_netcdf(content, engine="h5netcdf")  # pyright: ignore[reportArgumentType]  # takes files, too
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        draws.to_netcdf(partial, engine="h5netcdf")
+        partial.write_bytes(content.getvalue())
         partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); make room, or choose another place") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return path
 
 
@@ -167,37 +168,32 @@ def load(path: str | Path) -> xr.DataTree:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a .nc file, such as `dpgmm compare` leaves in its run folder")
+    return check(_renamed(read(path, "h5netcdf")), str(path))
+
+
+def read(path: Path, engine: str | None = None) -> xr.DataTree:
+    """What a NetCDF file holds, by xarray's `engine`. Raises `InputError` for other files."""
     try:
-        with xr.open_datatree(path, engine="h5netcdf") as tree:
-            draws = tree.load()
+        with xr.open_datatree(path, engine=engine) as tree:
+            return tree.load()
     except Exception as error:
         raise InputError(f"{path}: not a NetCDF file of draws ({type(error).__name__}: {error})") from error
-    return check(draws, str(path))
 
 
-def check(draws: xr.DataTree, where: str = "draws") -> xr.DataTree:
-    """The same tree, or an `InputError` that names the first thing that the schema misses."""
-    for group in ("posterior", "observed_data"):
-        if group not in draws.children:
-            raise InputError(
-                f"{where}: no group {group!r} (found {', '.join(draws.children) or 'none'}); see docs/schema.md"
-            )
-    dataset = draws["posterior"].to_dataset()
-    stored = "covariances" if "covariances" in dataset or "variances" not in dataset else "variances"
-    for name in ("weights", "means", stored):
-        known = [d for n, d in SPREADS.values() if n == name] or [DIMENSIONS[name]]
-        wanted = [("chain", "draw", *d) for d in known]
-        found = dataset[name].dims if name in dataset else None
-        if found not in wanted:
-            expected = " or ".join(map(str, wanted))
-            raise InputError(
-                f"{where}: posterior/{name} has dimensions {found}, expected {expected}; see docs/schema.md"
-            )
-        if not np.isfinite(dataset[name].values).all():
-            raise InputError(f"{where}: posterior/{name} is not finite everywhere; remove or refit the broken chain")
-    observed_group = draws["observed_data"].to_dataset()
-    if "points" not in observed_group or observed_group["points"].dims != ("obs", "dim"):
-        raise InputError(f"{where}: observed_data/points must have dimensions ('obs', 'dim'); see docs/schema.md")
+def _renamed(draws: xr.DataTree) -> xr.DataTree:
+    """Draws of the schema's first version in today's names: what ArviZ would have taken for pointwise or for parameters."""
+    posterior, stats = (draws[n].to_dataset() if n in draws.children else None for n in ("posterior", "sample_stats"))
+    if posterior is not None and "allocations" in posterior and posterior["allocations"].dims[-1:] == ("obs",):
+        stats = (xr.Dataset() if stats is None else stats).assign(allocations=posterior["allocations"])
+        draws["posterior"].dataset = posterior.drop_vars("allocations")
+    if stats is None:
+        return draws
+    if "log_likelihood" in stats and set(stats["log_likelihood"].dims) <= {"chain", "draw"}:
+        stats = stats.rename(log_likelihood="total_log_likelihood")
+    if "sample_stats" in draws.children:
+        draws["sample_stats"].dataset = stats
+    else:
+        draws["sample_stats"] = xr.DataTree(stats)
     return draws
 
 
@@ -290,7 +286,7 @@ def _summaries(posterior: Posterior, parameters: Parameters) -> dict[str, np.nda
         occupied = found.drawn > 0 if whole else random.uniform(key_components, held.shape, held.dtype) < held
         return {
             "log_joint": posterior.log_prior(draw) + found.log_likelihood,
-            "log_likelihood": found.log_likelihood,
+            "total_log_likelihood": found.log_likelihood,
             "active_components": jnp.sum(found.counts >= 1),
             "expected_clusters": jnp.sum(held),
             "occupied_clusters": jnp.sum(occupied),
@@ -303,7 +299,14 @@ def _summaries(posterior: Posterior, parameters: Parameters) -> dict[str, np.nda
     return jax.device_get(posterior.compile(("summaries", whole), every, *arguments)[0](*arguments))
 
 
-def with_coordinates(group: xr.Dataset) -> xr.Dataset:
-    """The same group with counted coordinates on every dimension but the observations."""
-    counted = [d for d in group.dims if d not in group.coords and d != "obs"]
-    return group.assign_coords({d: np.arange(group.sizes[d]) for d in counted})
+def with_coordinates(group: xr.Dataset, columns: Sequence[str] = ()) -> xr.Dataset:
+    """The same group with coordinates on every dimension: counted, but for the data's own `columns`, where they have any."""
+    missing = [d for d in group.dims if d not in group.coords]
+    named = lambda d: columns and d in ("dim", "dim_")
+    return group.assign_coords({d: list(columns) if named(d) else np.arange(group.sizes[d]) for d in missing})
+
+
+def made_by() -> dict[str, str]:
+    """The attributes by which ArviZ tells where a group comes from."""
+    library = {"inference_library": "dpgmm", "inference_library_version": versions()["dpgmm-suite"]}
+    return {"created_at": datetime.datetime.now(datetime.UTC).isoformat(), **library}

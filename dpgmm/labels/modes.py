@@ -26,6 +26,11 @@ class Atlas:
     `mode` (chain,): number of each chain's mode; `labelling` (chain,): number of its labelling within that mode. Chains
     of one mode and two labellings are the same answer under other names. `table`: one row a mode: log joint of its best
     chain (nats), basin (share of chains), labellings, visible components; `distance` (chain, chain): in [0, 1].
+
+    Examples:
+        >>> found = dpgmm.atlas(tree)
+        >>> found.mode.shape, found.distance.shape
+        ((4,), (4, 4))
     """
 
     mode: np.ndarray
@@ -40,6 +45,10 @@ def atlas(draws: xr.DataTree, same: float = SAME, min_weight: float = affinity.V
     A chain's central draw is the one that is on average nearest to `SAMPLE` others of it: a medoid, which needs no
     labels. A restart of gradient MAP has one draw, its mode. The distance is that of `draws.affinity`. Near is `same`, or
     the spread of the wider of the two chains about its central draw, quantile `SPREAD`, if that is more.
+
+    Examples:
+        >>> list(dpgmm.atlas(tree).table.columns)
+        ['mode', 'log joint', 'basin', 'labellings', 'visible components']
     """
     posterior = draws["posterior"].to_dataset()
     states, num_components = affinity.heaviest(posterior, min_weight), posterior.sizes["component"]

@@ -1,7 +1,7 @@
-"""All about the labels of one set of draws: how often they switch, what relabelling mends, what needs no labels at all."""
+"""All about the labels of one set of draws: how often they switch, what relabelling repairs, what needs no labels at all."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ class Labelling:
     partition: Partition | None
 
 
-def study(tree: xr.DataTree, method: str = "ecr_iterative_1") -> Labelling:
+def summarise(tree: xr.DataTree, method: str = "ecr_iterative_1") -> Labelling:
     """The `Labelling` of draws in our schema. Draws of an optimiser's restarts are neither relabelled nor partitioned."""
     switches, modes = switching(tree), atlas(tree)
     if draws.are_restarts(tree):
@@ -47,6 +47,27 @@ def study(tree: xr.DataTree, method: str = "ecr_iterative_1") -> Labelling:
     points = few_points(tree)
     relabelled = relabel(tree, method, points=points.points, point_weights=points.weights)
     return Labelling(switches, modes, relabelled, r_hats(tree, relabelled), partition(tree, "vi", limit=FEW))
+
+
+class Aligned(NamedTuple):
+    """Draws in which a label means one component throughout, and `how` that is, in words."""
+
+    draws: xr.DataTree
+    how: str
+
+
+def aligned(tree: xr.DataTree, relabelled: Relabelling | None = None) -> Aligned:
+    """What a table of components can be made of: an optimiser's best restart as it is, a sampler's chains relabelled.
+
+    Sorting components by weight would not do: those of nearly equal weight would be averaged with each other.
+    `relabelled`: what `relabel` found, where it is at hand.
+    """
+    if draws.are_restarts(tree):
+        return Aligned(draws.answer(tree), "of the best restart, under its own labels")
+    if relabelled is None:
+        points = few_points(tree)
+        relabelled = relabel(tree, "ecr_iterative_1", points=points.points, point_weights=points.weights)
+    return Aligned(relabelled.draws, f"of all chains, relabelled by {relabelled.method}")
 
 
 def few_points(tree: xr.DataTree) -> Dataset:

@@ -46,6 +46,11 @@ class Switching:
       best restart).
     - `min_weight`: weight below which a component does not count: the more components count, the more switches.
     - `steps_between`: draws or steps between the states that were looked at; between two, switches go unseen.
+
+    Examples:
+        >>> [found] = dpgmm.switching(tree)
+        >>> found.what, found.per_chain.shape, found.min_weight
+        ('draws', (4,), 0.01)
     """
 
     what: str
@@ -78,6 +83,11 @@ def switching(draws: xr.DataTree, min_weight: float = PROMINENT) -> list[Switchi
 
     Components of two states are told apart by `dpgmm.draws.affinity`: no data, no units and no order of the labels enter.
     Raises `InputError` where there is no component of that weight.
+
+    Examples:
+        >>> [found] = dpgmm.switching(tree)
+        >>> 0 <= found.per_1000 <= 1000
+        True
     """
     posterior = draws["posterior"].to_dataset()
     log_joint = log_joint_of(draws)
@@ -159,6 +169,7 @@ def _labellings(states: Heaviest, reference: Heaviest, num_components: int) -> t
 
 def _names(states: Heaviest, reference: Heaviest, num_components: int) -> np.ndarray:
     """Labels of the reference's components in all states, one row a state; -1 where there is no such component."""
-    flat = Heaviest(*(leaf.reshape(-1, *leaf.shape[2:]) for leaf in states))
-    repeated = Heaviest(*(np.broadcast_to(leaf, (len(flat.weights), *leaf.shape)) for leaf in reference))
-    return affinity.match(repeated, flat, num_components).labels[:, reference.labels[reference.weights > 0]]
+    flat = states.flatten()
+    return affinity.match(reference.repeat(len(flat.labels)), flat, num_components).labels[
+        :, reference.labels[reference.weights > 0]
+    ]

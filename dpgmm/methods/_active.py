@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Bool, Float, Integer
 from numpyro.infer.hmc_util import build_tree, velocity_verlet
 
 from ..densities import base_measure, conjugate, gaussian, transforms
@@ -28,57 +29,59 @@ SIZE_NOISE, SCALE_NOISE = 0.5, 0.3
 class Components(NamedTuple):
     """Components by `log_weights` ``(K,)``, `means` ``(K, D)``, and factors `blocks` ``(K, B, d, d)``, or 1 if tied."""
 
-    log_weights: Array
-    means: Array
-    blocks: Array
+    log_weights: Float[Array, " K"]
+    means: Float[Array, "K D"]
+    blocks: Float[Array, "#K B d d"]
 
 
 class Frame(NamedTuple):
     """In which a transition measures its coordinates: noisy `log_sizes` ``(M,)`` of ``1 + N w_k``, and noisy `blocks`."""
 
-    log_sizes: Array
-    blocks: Array
+    log_sizes: Float[Array, " M"]
+    blocks: Float[Array, "#M B d d"]
 
 
 class Points(NamedTuple):
     """Data as the density wants them: `transposed` ``(D, N)``, `features` ``(N, F)``, 1, x, and products, `weights`."""
 
-    transposed: Array
-    features: Array
-    weights: Array
+    transposed: Float[Array, "D N"]
+    features: Float[Array, "N F"]
+    weights: Float[Array, " N"]
 
 
 class Rest(NamedTuple):
     """What stands still: log density of the other components, without their weight, and a reference, both ``(N,)``."""
 
-    log_density: Array
-    reference: Array
+    log_density: Float[Array, " N"]
+    reference: Float[Array, " N"]
 
 
 class Info(NamedTuple):
     """Of one transition: leapfrog steps, mean acceptance probability, energy, whether it diverged."""
 
-    n_steps: Array
-    acceptance_rate: Array
-    energy: Array
-    diverging: Array
+    n_steps: Integer[Array, ""]
+    acceptance_rate: Float[Array, ""]
+    energy: Float[Array, ""]
+    diverging: Bool[Array, ""]
 
 
-def points_of(data: Arrays, diagonal: bool) -> Points:
+def points_of(data: Arrays, *, diagonal: bool) -> Points:
     """`Points` of a data set; products are squares where covariances are diagonal."""
     x = data.points
     products = x**2 if diagonal else (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
     return Points(x.T, jnp.concatenate([jnp.ones_like(x[:, :1]), x, products], axis=1), data.weights)
 
 
-def log_joint_density(components: Components, base: BaseMeasure, points: Points) -> Array:
+def log_joint_density(components: Components, base: BaseMeasure, points: Points) -> Float[Array, "K N"]:
     """``log w_k + log N(x_n | mu_k, Sigma_k)``, components along rows: ``(K, N)``."""
     whiteners, offsets = _whitened_form(components.blocks, base)
     log_weights, means, _ = components
     return (log_weights + offsets)[:, None] - 0.5 * _distances(means, whiteners, points.transposed)
 
 
-def _whitened_form(blocks: Array, base: BaseMeasure) -> tuple[Array, Array]:
+def _whitened_form(
+    blocks: Float[Array, "K B d d"], base: BaseMeasure
+) -> tuple[Float[Array, "K ..."], Float[Array, " K"]]:
     """Whiteners, ``(K, D, D)`` or their diagonals ``(K, D)``, and ``log|P_k| - D/2 log 2 pi``."""
     _, size, repeats = conjugate.shape_of(base)
     dim = base.mean.shape[-1]
@@ -89,7 +92,9 @@ def _whitened_form(blocks: Array, base: BaseMeasure) -> tuple[Array, Array]:
     return gaussian.inverse(blocks[..., 0, :, :]), offsets
 
 
-def _distances(means: Array, whiteners: Array, x: Array) -> Array:
+def _distances(
+    means: Float[Array, "K D"], whiteners: Float[Array, "#K ..."], x: Float[Array, "D N"]
+) -> Float[Array, "K N"]:
     """``|P_k (x_n - mu_k)|^2``, ``(K, N)``. Residuals of points far away keep their digits: they are whitened first."""
     if whiteners.ndim == 2:
         total = jnp.zeros((len(means), x.shape[1]), x.dtype)
@@ -106,8 +111,13 @@ def _distances(means: Array, whiteners: Array, x: Array) -> Array:
 
 @jax.custom_vjp
 def log_likelihood(
-    heights: Array, log_rest: Array, means: Array, whiteners: Array, points: Points, rest: Rest
-) -> Array:
+    heights: Float[Array, " M"],
+    log_rest: Float[Array, ""],
+    means: Float[Array, "M D"],
+    whiteners: Float[Array, "#M ..."],
+    points: Points,
+    rest: Rest,
+) -> Float[Array, ""]:
     """``sum_n omega_n log( sum_{k<=M} w_k N_k(x_n) + w_rest f_rest(x_n) )``, nats.
 
     `heights` are ``log w_k + log|P_k| - D/2 log 2 pi``, `whiteners` P_k. Exponents are taken against a reference that stands
@@ -119,17 +129,17 @@ def log_likelihood(
 def _forward(heights, log_rest, means, whiteners, points, rest):
     joint = heights[:, None] - 0.5 * _distances(means, whiteners, points.transposed)
     likelihood = jnp.exp(joint - rest.reference)
-    of_rest = jnp.exp(log_rest + rest.log_density - rest.reference)
-    total = jnp.ones(len(means), joint.dtype) @ likelihood + of_rest
+    grad_rest = jnp.exp(log_rest + rest.log_density - rest.reference)
+    total = jnp.ones(len(means), joint.dtype) @ likelihood + grad_rest
     value = points.weights @ (rest.reference + jnp.log(total))
     share = points.weights / total
     moments = likelihood @ (points.features * share[:, None])
-    return value, (moments, of_rest @ share, means, whiteners)
+    return value, (moments, grad_rest @ share, means, whiteners)
 
 
 def _backward(kept, cotangent):
     """Responsibilities' moments about the origin, moved to the components' means."""
-    moments, of_rest, means, whiteners = kept
+    moments, grad_rest, means, whiteners = kept
     dim = means.shape[-1]
     count, first = moments[:, 0], moments[:, 1 : 1 + dim]
     shifted = first - count[:, None] * means
@@ -146,13 +156,13 @@ def _backward(kept, cotangent):
         of_whiteners = -(precise @ second)
     if len(whiteners) < len(means):
         of_whiteners = of_whiteners.sum(0, keepdims=True)
-    return (*(cotangent * g for g in (count, of_rest, of_means, of_whiteners)), None, None)
+    return (*(cotangent * g for g in (count, grad_rest, of_means, of_whiteners)), None, None)
 
 
 log_likelihood.defvjp(_forward, _backward)
 
 
-def draw_frame(key: Array, now: Components, num: int, total: Array) -> Frame:
+def draw_frame(key: Array, now: Components, num: int, total: Float[Array, ""]) -> Frame:
     """A frame given the components, ``p(frame | theta)``: log sizes and factors with noise."""
     key_size, key_scale = random.split(key)
     log_sizes = _log_sizes(now.log_weights[:num], total)
@@ -163,33 +173,37 @@ def draw_frame(key: Array, now: Components, num: int, total: Array) -> Frame:
     return Frame(log_sizes, blocks @ (noise + diagonal[..., None] * jnp.eye(blocks.shape[-1], dtype=blocks.dtype)))
 
 
-def _log_sizes(log_weights: Array, total: Array) -> Array:
+def _log_sizes(log_weights: Float[Array, " M"], total: Float[Array, ""]) -> Float[Array, " M"]:
     return jnp.log1p(total * jnp.exp(log_weights))
 
 
-def log_density_frame(frame: Frame, log_weights: Array, blocks: Array, total: Array) -> Array:
+def log_density_frame(
+    frame: Frame, log_weights: Float[Array, " M"], blocks: Float[Array, "#M B d d"], total: Float[Array, ""]
+) -> Float[Array, ""]:
     """``log p(frame | theta)`` but for constants.
 
     The noisy factor is ``L E``, E triangular with a lognormal diagonal; ``|d(L E) / dE| = prod_i L_ii^i``, i from 1.
     """
-    of_sizes = -0.5 * jnp.sum((frame.log_sizes - _log_sizes(log_weights, total)) ** 2) / SIZE_NOISE**2
+    sizes_term = -0.5 * jnp.sum((frame.log_sizes - _log_sizes(log_weights, total)) ** 2) / SIZE_NOISE**2
     noise = gaussian.inverse(blocks) @ frame.blocks
     log_diagonal = jnp.log(gaussian.diagonal(noise))
     below = jnp.sum(jnp.tril(noise, -1) ** 2)
-    of_noise = -0.5 * (below + jnp.sum(log_diagonal**2)) / SCALE_NOISE**2 - jnp.sum(log_diagonal)
+    noise_term = -0.5 * (below + jnp.sum(log_diagonal**2)) / SCALE_NOISE**2 - jnp.sum(log_diagonal)
     powers = jnp.arange(1, blocks.shape[-1] + 1)
-    return of_sizes + of_noise - jnp.sum(powers * jnp.log(gaussian.diagonal(blocks)))
+    return sizes_term + noise_term - jnp.sum(powers * jnp.log(gaussian.diagonal(blocks)))
 
 
 class Scales(NamedTuple):
     """Standard deviations of the coordinates, as the frame expects them, component by component."""
 
-    weights: Array
-    means: Array
-    blocks: Array
+    weights: Float[Array, " coordinates"]
+    means: Float[Array, " M"]
+    blocks: Float[Array, "#M 1 entries"]
 
 
-def scales_of(frame: Frame, a: Array, base: BaseMeasure, rule: str, num_weights: int, total: Array) -> Scales:
+def scales_of(
+    frame: Frame, a: Float[Array, ""], base: BaseMeasure, rule: str, num_weights: int, total: Float[Array, ""]
+) -> Scales:
     """What n points leave unknown: of a mean ``Sigma / (n + kappa)``, of a factor ``1 / sqrt(2 n + df)``."""
     sizes = jnp.maximum(jnp.expm1(frame.log_sizes), 0.0)
     share = (sizes / (1 + sizes)) ** 2 / SIZE_NOISE**2
@@ -206,18 +220,18 @@ def scales_of(frame: Frame, a: Array, base: BaseMeasure, rule: str, num_weights:
 def transition(
     key: Array,
     now: Components,
-    log_total: Array,
-    a: Array,
+    log_total: Float[Array, ""],
+    a: Float[Array, ""],
     base: BaseMeasure,
     points: Points,
     rest: Rest,
-    step_size: Array,
+    step_size: Float[Array, ""] | float,
     *,
     num: int,
     rule: str,
     covariance: str,
     max_tree_depth: int,
-) -> tuple[Components, Array, Info]:
+) -> tuple[Components, Float[Array, ""], Info]:
     """One transition of NUTS on the first `num` components; the others keep their place, form and proportions.
 
     ``rest.log_density`` is theirs. Returns components, `log_total`, and `Info`.
@@ -276,7 +290,9 @@ def transition(
     return moved, log_total, Info(tree.num_proposals, accepted, tree.z_proposal_energy, tree.diverging)
 
 
-def log_prior_components(means: Array, blocks: Array, base: BaseMeasure, covariance: str) -> Array:
+def log_prior_components(
+    means: Float[Array, "K D"], blocks: Float[Array, "#K B d d"], base: BaseMeasure, covariance: str
+) -> Float[Array, ""]:
     """`base_measure.log_prior` of components whose factors are in blocks."""
     sites = {"means": means, "scale_trils": base_measure.in_smallest_form(blocks, covariance)}
     return base_measure.log_prior(sites, base, covariance)

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, random
+from jaxtyping import Bool, Float, Integer
 
-from ..densities import conjugate, gaussian
+from ..densities import conjugate, gaussian, quadratic
 from ..densities.gaussian import BaseMeasure
-from . import _clusters as clusters
+from . import _clusters
 
 AUXILIARY = 3
 """Clusters without points among which a point of algorithm 8 may choose."""
@@ -28,28 +29,28 @@ class Family(NamedTuple):
     what components share; ``log_density(x, parameters)`` is that of one point in each of them.
     """
 
-    given: Callable[[Array, Array], Any]
+    given: Callable[[Array, Integer[Array, " N"]], Any]
     fresh: Callable[[Array, int, Any], Any]
-    log_density: Callable[[Array, Any], Array]
+    log_density: Callable[[Float[Array, " D"], Any], Float[Array, " K"]]
 
 
 class Component(NamedTuple):
     """A Gaussian: ``means (K, D)``, factors ``blocks (K, B, d, d)`` and their inverses; ``(1, ..)`` where all share one."""
 
-    means: Array
-    blocks: Array
-    whiteners: Array
+    means: Float[Array, "K D"]
+    blocks: Float[Array, "#K B d d"]
+    whiteners: Float[Array, "#K B d d"]
 
 
-def conjugate_family(points: Array, base: BaseMeasure, capacity: int, tied: bool) -> Family:
+def conjugate_family(points: Float[Array, "N D"], base: BaseMeasure, capacity: int, *, tied: bool) -> Family:
     """Normal-inverse-Wishart components, ``points (N, D)`` measured from ``base.mean``, which is zero."""
 
     def component(means, blocks):
         return Component(means, blocks, gaussian.inverse(blocks))
 
     def given(key, labels):
-        seen = clusters.statistics(points, labels, capacity, base)
-        return component(*conjugate.sample(key, conjugate.update(*seen, base, tied)))
+        seen = _clusters.statistics(points, labels, capacity, base)
+        return component(*conjugate.sample(key, conjugate.update(*seen, base, tied=tied)))
 
     def fresh(key, count, parameters):
         many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), base)
@@ -61,7 +62,7 @@ def conjugate_family(points: Array, base: BaseMeasure, capacity: int, tied: bool
 
     def log_density(x, parameters):
         residual = conjugate.in_blocks(x - parameters.means, base)
-        white = conjugate.times(parameters.whiteners, residual)
+        white = quadratic.times(parameters.whiteners, residual)
         repeats = conjugate.shape_of(base)[2]
         log_det = repeats * gaussian.log_determinant(parameters.blocks).sum(-1)
         return -0.5 * jnp.sum(white**2, axis=(-1, -2, -3)) - log_det - 0.5 * base.mean.shape[-1] * gaussian.LOG_2PI
@@ -70,18 +71,33 @@ def conjugate_family(points: Array, base: BaseMeasure, capacity: int, tied: bool
 
 
 def sweep(
-    key: Array, labels: Array, points: Array, a: Array, base: BaseMeasure, capacity: int, tied: bool, algorithm: int
-) -> tuple[Array, Array]:
+    key: Array,
+    labels: Integer[Array, " N"],
+    points: Float[Array, "N D"],
+    a: Float[Array, ""],
+    base: BaseMeasure,
+    capacity: int,
+    *,
+    tied: bool,
+    algorithm: int,
+) -> tuple[Integer[Array, " N"], Bool[Array, ""]]:
     """As `_collapsed.sweep`, by algorithm 2 or 8."""
     centred = points - base.mean
     base = base._replace(mean=jnp.zeros_like(base.mean))
-    family = conjugate_family(centred, base, capacity, tied)
+    family = conjugate_family(centred, base, capacity, tied=tied)
     if algorithm == 8:
         return seats_8(key, labels, centred, a, family, capacity)
-    return seats_2(key, labels, centred, a, family, base, capacity, tied)
+    return seats_2(key, labels, centred, a, family, base, capacity, tied=tied)
 
 
-def seats_8(key: Array, labels: Array, points: Array, a: Array, family: Family, capacity: int) -> tuple[Array, Array]:
+def seats_8(
+    key: Array,
+    labels: Integer[Array, " N"],
+    points: Float[Array, "N D"],
+    a: Float[Array, ""],
+    family: Family,
+    capacity: int,
+) -> tuple[Integer[Array, " N"], Bool[Array, ""]]:
     """Algorithm 8: ``p(z_n = c | others) ~ n_c f(x_n | c)``, and ``a/m f(x_n | .)`` for each of m auxiliary components.
 
     They are fresh draws from the base measure; where the point leaves a cluster empty, that is the first of them.
@@ -105,8 +121,16 @@ def seats_8(key: Array, labels: Array, points: Array, a: Array, family: Family, 
 
 
 def seats_2(
-    key: Array, labels: Array, points: Array, a: Array, family: Family, base: BaseMeasure, capacity: int, tied: bool
-) -> tuple[Array, Array]:
+    key: Array,
+    labels: Integer[Array, " N"],
+    points: Float[Array, "N D"],
+    a: Float[Array, ""],
+    family: Family,
+    base: BaseMeasure,
+    capacity: int,
+    *,
+    tied: bool,
+) -> tuple[Integer[Array, " N"], Bool[Array, ""]]:
     """Algorithm 2: ``n_c f(x_n | c)``, and ``a t_0(x_n)`` for a new cluster, whose parameters are drawn given x_n."""
 
     def choose(key, x, counts, parameters, _):
@@ -129,7 +153,14 @@ def seats_2(
     return _seated(key, labels, points, family, capacity, choose)
 
 
-def _seated(key, labels, points, family: Family, capacity: int, choose) -> tuple[Array, Array]:
+def _seated(
+    key: Array,
+    labels: Integer[Array, " N"],
+    points: Float[Array, "N D"],
+    family: Family,
+    capacity: int,
+    choose: Callable[..., tuple[Integer[Array, ""], Any, Any]],
+) -> tuple[Integer[Array, " N"], Bool[Array, ""]]:
     """Every point in turn leaves its cluster for the seat that `choose` gives it; labels, and whether slots ran out.
 
     A seat below zero is a new cluster's: new ones come first among the seats that a random number decides between, so that
@@ -145,13 +176,12 @@ def _seated(key, labels, points, family: Family, capacity: int, choose) -> tuple
         chosen, fresh, which = choose(key, x, counts, parameters, k)
         new, free = chosen < 0, jnp.argmin(counts)
         z = jnp.where(new, free, chosen)
-        put = (
-            lambda leaf, row: leaf.at[free].set(jnp.where(new, row[which], leaf[free]))
-            if len(leaf) == capacity
-            else leaf
-        )
+
+        def put(leaf, row):
+            return leaf.at[free].set(jnp.where(new, row[which], leaf[free])) if len(leaf) == capacity else leaf
+
         return (counts.at[z].add(1), jax.tree.map(put, parameters, fresh), full | (counts[free] > 0)), z
 
-    start = counts, family.given(key_given, labels), jnp.asarray(False)
+    start = counts, family.given(key_given, labels), jnp.zeros((), bool)
     (counts, _, full), labels = jax.lax.scan(seat, start, (points, labels, random.split(key_points, len(labels))))
     return labels, full | (counts > 0).all()

@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 from jax.scipy.stats import norm
+from jaxtyping import Bool, Float, Integer
 
-from ..densities import conjugate
+from ..densities import conjugate, quadratic
 from ..densities.gaussian import BaseMeasure
 from ..model.posterior import Arrays, Conjugate
-from . import _cavi_weights as weights
-from ._cavi_passes import State, Statistics, components, from_statistics, step
+from . import _cavi_weights
+from ._cavi_passes import CAVIState, Statistics, components, from_statistics, step
 
 FURTHEST = 4.0
 """Factor by which the longest extrapolation grows where it was of use, and shrinks where it was not."""
@@ -29,12 +30,12 @@ RANKS = 2.0
 class Climb(NamedTuple):
     """A state under way, the longest extrapolation that it trusts, and a bound that it has reached."""
 
-    state: State
-    reach: Array
-    bound: Array
+    state: CAVIState
+    reach: Float[Array, ""]
+    bound: Float[Array, ""]
 
 
-def begin(state: State) -> Climb:
+def begin(state: CAVIState) -> Climb:
     """A climb from a state of unknown bound."""
     return Climb(state, jnp.ones_like(state.log_mean), jnp.full_like(state.log_mean, -jnp.inf))
 
@@ -46,37 +47,38 @@ def cycle(climb: Climb, data: Arrays, prior: Conjugate) -> Climb:
     (SQUAREM, Varadhan & Roland 2008, scheme S3); if the bound there is below that of S_1, S_2 stands instead. Norms are in
     units of a typical component.
     """
-    first, _ = step(climb.state, data, prior)
-    second, reached = step(first, data, prior)
+    once = jax.jit(lambda state: step(state, data, prior))  # Traced once for three passes.
+    first, _ = once(climb.state)
+    second, reached = once(first)
     r = jax.tree.map(jnp.subtract, first.statistics, climb.state.statistics)
     v = jax.tree.map(lambda s, f, r: s - f - r, second.statistics, first.statistics, r)
     length = jnp.clip(_norm(r, prior.base) / jnp.maximum(_norm(v, prior.base), 1e-300), 1.0, climb.reach)
     ahead = jax.tree.map(lambda s, r, v: s + 2 * length * r + length**2 * v, climb.state.statistics, r, v)
     ahead = ahead._replace(counts=jnp.maximum(ahead.counts, 0.0))
-    third, further = step(State(ahead, weights.fitted(ahead.counts, second.log_mean, prior)), data, prior)
+    third, further = once(CAVIState(ahead, _cavi_weights.fitted(ahead.counts, second.log_mean, prior)))
     fine = further >= reached
     reach = jnp.where(fine, jnp.where(length >= climb.reach, FURTHEST, 1.0), 1 / FURTHEST) * climb.reach
     state = jax.tree.map(lambda a, b: jnp.where(fine, a, b), third, second)
     return Climb(ordered(state, prior), jnp.maximum(reach, 1.0), jnp.where(fine, further, reached))
 
 
-def ordered(state: State, prior: Conjugate) -> State:
+def ordered(state: CAVIState, prior: Conjugate) -> CAVIState:
     """The state, or the same with components by falling counts, where that lifts the bound: sticks are not exchangeable."""
     if prior.weights == "dirichlet":
         return state
     candidates = state, from_order(state, jnp.argsort(-state.statistics.counts), prior)
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *candidates)
-    values = jax.vmap(lambda s: weights.of_allocations(s.statistics.counts, s.log_mean, prior))(both)
+    values = jax.vmap(lambda s: _cavi_weights.bound_with_allocations(s.statistics.counts, s.log_mean, prior))(both)
     return jax.tree.map(lambda old, new: jnp.where(values[1] > values[0], new, old), *candidates)
 
 
-def from_order(state: State, order: Array, prior: Conjugate) -> State:
+def from_order(state: CAVIState, order: Integer[Array, " K"], prior: Conjugate) -> CAVIState:
     """The state of components in another order: ``order[k]`` becomes k."""
     statistics = jax.tree.map(lambda leaf: leaf[order], state.statistics)
-    return State(statistics, weights.fitted(statistics.counts, state.log_mean, prior))
+    return CAVIState(statistics, _cavi_weights.fitted(statistics.counts, state.log_mean, prior))
 
 
-def attempt(key: Array, climb: Climb, data: Arrays, prior: Conjugate, cycles: int) -> tuple[Climb, Array]:
+def attempt(key: Array, climb: Climb, data: Arrays, prior: Conjugate, cycles: int) -> tuple[Climb, Bool[Array, ""]]:
     """A proposal, `cycles` cycles from it, and whichever has the higher bound, as far as is known; whether it was taken."""
     proposed = begin(propose(key, climb.state, prior))
     proposed = jax.lax.fori_loop(0, cycles, lambda _, c: cycle(c, data, prior), proposed)
@@ -84,7 +86,7 @@ def attempt(key: Array, climb: Climb, data: Arrays, prior: Conjugate, cycles: in
     return jax.tree.map(lambda a, b: jnp.where(better, a, b), proposed, climb), better
 
 
-def propose(key: Array, state: State, prior: Conjugate) -> State:
+def propose(key: Array, state: CAVIState, prior: Conjugate) -> CAVIState:
     """Merge, split in place, split in scale, or delete, each with one chance in four."""
     key_kind, key_move = random.split(key)
     kind = random.randint(key_kind, (), 0, 4)
@@ -93,7 +95,7 @@ def propose(key: Array, state: State, prior: Conjugate) -> State:
     return from_statistics(statistics, prior)
 
 
-def merged(key: Array, state: State, prior: Conjugate) -> Statistics:
+def merged(key: Array, state: CAVIState, prior: Conjugate) -> Statistics:
     """A component takes over another whose points it explains nearly as well, by their marginal likelihoods.
 
     ``log m(i and j) - log m(j)`` ranks the others. What the merge gains in weights it loses in entropy of the
@@ -114,7 +116,7 @@ def merged(key: Array, state: State, prior: Conjugate) -> Statistics:
     )
 
 
-def deleted(key: Array, state: State, prior: Conjugate) -> Statistics:
+def deleted(key: Array, state: CAVIState, prior: Conjugate) -> Statistics:
     """A component loses its points; the next pass gives them to the others."""
     del prior
     i = _occupied(key, state.statistics.counts, 0.0)
@@ -122,7 +124,7 @@ def deleted(key: Array, state: State, prior: Conjugate) -> Statistics:
     return jax.tree.map(lambda leaf: jnp.where(_at(here, i, leaf), 0, leaf), state.statistics)
 
 
-def cut(key: Array, state: State, prior: Conjugate) -> Statistics:
+def cut(key: Array, state: CAVIState, prior: Conjugate) -> Statistics:
     """A component cut in two across a random direction of its own shape, as a normal distribution would be."""
     key_one, key_place, key_direction = random.split(key, 3)
     i, e, second, mean, q = _chosen(key_one, state, prior)
@@ -130,7 +132,7 @@ def cut(key: Array, state: State, prior: Conjugate) -> Statistics:
     noise = conjugate.in_blocks(random.normal(key_direction, mean.shape, mean.dtype), prior.base)
     noise /= jnp.sqrt(jnp.sum(noise**2))
     tril = q.scale_tril[i if len(q.scale_tril) > 1 else 0] / jnp.sqrt(q.df[i if len(q.df) > 1 else 0])
-    along = conjugate.times(tril, noise).reshape(mean.shape)
+    along = quadratic.times(tril, noise).reshape(mean.shape)
 
     def part(side):
         """Share, mean and second moment less one of what a cut leaves of a standard normal on one side."""
@@ -148,7 +150,7 @@ def cut(key: Array, state: State, prior: Conjugate) -> Statistics:
     return _placed(state.statistics, i, e, statistics(1.0), statistics(-1.0))
 
 
-def cut_in_scale(key: Array, state: State, prior: Conjugate) -> Statistics:
+def cut_in_scale(key: Array, state: CAVIState, prior: Conjugate) -> Statistics:
     """A component's points for a narrow and a wide one about the same mean: for tails heavier than normal."""
     i, e, second, mean, _ = _chosen(key, state, prior)
     spread = second - conjugate.product(mean, mean, prior.base)
@@ -160,7 +162,9 @@ def cut_in_scale(key: Array, state: State, prior: Conjugate) -> Statistics:
     return _placed(state.statistics, i, e, statistics(-1.0), statistics(1.0))
 
 
-def _chosen(key: Array, state: State, prior: Conjugate) -> tuple[Array, Array, Array, Array, BaseMeasure]:
+def _chosen(
+    key: Array, state: CAVIState, prior: Conjugate
+) -> tuple[Integer[Array, ""], Integer[Array, ""], Float[Array, "B d d"], Float[Array, " D"], BaseMeasure]:
     """A component, the slot with the fewest points, the component's second moment and mean, and q of all."""
     counts, sums, squares = state.statistics
     i = _occupied(key, counts, 0.5)
@@ -169,24 +173,26 @@ def _chosen(key: Array, state: State, prior: Conjugate) -> tuple[Array, Array, A
     return i, e, squares[i] / count, sums[i] / count, components(state, prior)
 
 
-def _occupied(key: Array, counts: Array, power: float) -> Array:
+def _occupied(key: Array, counts: Float[Array, " K"], power: float) -> Integer[Array, ""]:
     """A component that holds points, with probability in proportion to a power of how many."""
     log_shares = jnp.where(counts > OCCUPIED, power * jnp.log(jnp.maximum(counts, OCCUPIED)), -jnp.inf)
     return jnp.argmax(log_shares + random.gumbel(key, counts.shape))
 
 
-def _placed(old: Statistics, i: Array, e: Array, one: Statistics, other: Statistics) -> Statistics:
+def _placed(
+    old: Statistics, i: Integer[Array, ""], e: Integer[Array, ""], one: Statistics, other: Statistics
+) -> Statistics:
     here = jnp.arange(len(old.counts))
     return jax.tree.map(
         lambda leaf, a, b: jnp.where(_at(here, i, leaf), a, jnp.where(_at(here, e, leaf), b, leaf)), old, one, other
     )
 
 
-def _at(here: Array, i: Array, leaf: Array) -> Array:
+def _at(here: Integer[Array, " K"], i: Integer[Array, ""], leaf: Float[Array, "K ..."]) -> Bool[Array, "K ..."]:
     return (here == i).reshape(-1, *[1] * (leaf.ndim - 1))
 
 
-def _norm(statistics: Statistics, base: BaseMeasure) -> Array:
+def _norm(statistics: Statistics, base: BaseMeasure) -> Float[Array, ""]:
     """Length, squares and sums measured in scales of the base measure."""
     scale = jnp.sqrt(jnp.sum(base.scale_tril**2, axis=-1))
     sums = conjugate.in_blocks(statistics.sums, base) / scale[..., None]

@@ -20,9 +20,13 @@ from jax import Array, random
 from jax.nn import log_sigmoid, logsumexp
 from jax.scipy.special import betaln, digamma, gammaln
 from jax.scipy.stats import gamma
+from jaxtyping import Float
 
 from ..densities.concentration import Concentration, nodes
 from ..model.posterior import Conjugate, Parameters
+
+Counts = Float[Array, " K"]
+Scalar = Float[Array, ""]
 
 SECANTS = 4
 """Secant steps a pass towards the joint optimum of q(weights) and q(a); the first is an alternation."""
@@ -38,16 +42,16 @@ class Rule(NamedTuple):
     model at the means of masses, their draws, and the log density of those.
     """
 
-    log_weights: Callable[[Array, Array], Array]
-    tilt: Callable[[Array, Array], Array]
-    rest: Callable[[Array, Array], Array]
-    normaliser: Callable[[Array, int, Concentration | float], tuple[Array, Array]]
-    centre: Callable[[Array, Array], Parameters]
-    sample: Callable[[Array, Array, Array, Conjugate], Parameters]
-    log_density: Callable[[Parameters, Array, Array, Conjugate], Array]
+    log_weights: Callable[[Counts, Scalar], Float[Array, " K"]]
+    tilt: Callable[[Counts, Scalar], Scalar]
+    rest: Callable[[Counts, Scalar], Scalar]
+    normaliser: Callable[[Scalar, int, Concentration | float], tuple[Scalar, Scalar]]
+    centre: Callable[[Counts, Scalar], Parameters]
+    sample: Callable[[Array, Counts, Scalar, Conjugate], Parameters]
+    log_density: Callable[[Parameters, Counts, Scalar, Conjugate], Scalar]
 
 
-def fitted(counts: Array, log_mean: Array, prior: Conjugate, secants: int = SECANTS) -> Array:
+def fitted(counts: Counts, log_mean: Scalar, prior: Conjugate, secants: int = SECANTS) -> Scalar:
     """``log E a`` at which q(weights) and q(a) agree, sought from `log_mean`: ``(K,)``, ``()`` to ``()``.
 
     The root in ``t = log E a`` of ``g(t) = log E_q[a] - t``, q(a) being the best for the weights made with t. The bound
@@ -72,44 +76,44 @@ def fitted(counts: Array, log_mean: Array, prior: Conjugate, secants: int = SECA
     return jax.lax.fori_loop(0, secants, secant, (log_mean, jnp.zeros_like(log_mean), log_mean))[2]
 
 
-def bound(counts: Array, log_mean: Array, prior: Conjugate) -> Array:
+def bound(counts: Counts, log_mean: Scalar, prior: Conjugate) -> Scalar:
     """``E[log p(weights, a) - log q(weights, a)]``, minus a divergence, ``()``."""
     rule, mean = WEIGHTS[prior.weights], jnp.exp(log_mean)
     log_z, _ = rule.normaliser(rule.tilt(counts, mean), len(counts), prior.concentration)
     return log_z + rule.rest(counts, mean)
 
 
-def of_allocations(counts: Array, log_mean: Array, prior: Conjugate) -> Array:
+def bound_with_allocations(counts: Counts, log_mean: Scalar, prior: Conjugate) -> Scalar:
     """`bound` plus ``E log p(allocations | weights)``: all that the order of components matters to."""
     return bound(counts, log_mean, prior) + counts @ WEIGHTS[prior.weights].log_weights(counts, jnp.exp(log_mean))
 
 
-def _betas(counts: Array, mean: Array) -> tuple[Array, Array]:
+def _betas(counts: Counts, mean: Scalar) -> tuple[Float[Array, " sticks"], Float[Array, " sticks"]]:
     """Parameters of the K - 1 sticks."""
     after = counts[::-1].cumsum()[::-1] - counts
     return 1 + counts[:-1], mean + after[:-1]
 
 
-def _log_sticks(counts: Array, mean: Array) -> tuple[Array, Array]:
+def _log_sticks(counts: Counts, mean: Scalar) -> tuple[Float[Array, " sticks"], Float[Array, " sticks"]]:
     """``E log v_k`` and ``E log(1 - v_k)``."""
     here, after = _betas(counts, mean)
     both = digamma(here + after)
     return digamma(here) - both, digamma(after) - both
 
 
-def _stick_weights(counts: Array, mean: Array) -> Array:
+def _stick_weights(counts: Counts, mean: Scalar) -> Float[Array, " K"]:
     log_v, log_rest = _log_sticks(counts, mean)
-    end = jnp.zeros_like(log_v[:1])
+    end = jnp.zeros(1, log_v.dtype)  # Of one component there are no sticks.
     return jnp.concatenate([log_v, end]) + jnp.concatenate([end, jnp.cumsum(log_rest)])
 
 
-def _stick_rest(counts: Array, mean: Array) -> Array:
+def _stick_rest(counts: Counts, mean: Scalar) -> Scalar:
     """``p(v | a) = a (1 - v)^(a - 1)``, hence minus t; and the entropy of beta distributions."""
     (here, after), (log_v, log_rest) = _betas(counts, mean), _log_sticks(counts, mean)
     return jnp.sum(betaln(here, after) - (here - 1) * log_v - after * log_rest)
 
 
-def _stick_normaliser(tilt: Array, size: int, prior: Concentration | float) -> tuple[Array, Array]:
+def _stick_normaliser(tilt: Scalar, size: int, prior: Concentration | float) -> tuple[Scalar, Scalar]:
     """``Gamma(shape + K - 1, rate - t)``."""
     if not isinstance(prior, Concentration):
         return (size - 1) * jnp.log(prior) + prior * tilt, jnp.full_like(tilt, prior)
@@ -118,12 +122,12 @@ def _stick_normaliser(tilt: Array, size: int, prior: Concentration | float) -> t
     return log_z, shape / rate
 
 
-def _stick_centre(counts: Array, mean: Array) -> Parameters:
+def _stick_centre(counts: Counts, mean: Scalar) -> Parameters:
     here, after = _betas(counts, mean)
     return {"concentration": mean, "stick_logits": jnp.log(here) - jnp.log(after)}
 
 
-def _sample_sticks(key: Array, counts: Array, mean: Array, prior: Conjugate) -> Parameters:
+def _sample_sticks(key: Array, counts: Counts, mean: Scalar, prior: Conjugate) -> Parameters:
     key_a, key_here, key_after = random.split(key, 3)
     here, after = _betas(counts, mean)
     logits = random.loggamma(key_here, here) - random.loggamma(key_after, after)
@@ -133,48 +137,50 @@ def _sample_sticks(key: Array, counts: Array, mean: Array, prior: Conjugate) -> 
     return {"concentration": random.gamma(key_a, shape) / rate, "stick_logits": logits}
 
 
-def _log_density_sticks(parameters: Parameters, counts: Array, mean: Array, prior: Conjugate) -> Array:
+def _log_density_sticks(parameters: Parameters, counts: Counts, mean: Scalar, prior: Conjugate) -> Scalar:
     logits, (here, after) = parameters["stick_logits"], _betas(counts, mean)
-    of_sticks = jnp.sum(here * log_sigmoid(logits) + after * log_sigmoid(-logits) - betaln(here, after))
+    sticks_term = jnp.sum(here * log_sigmoid(logits) + after * log_sigmoid(-logits) - betaln(here, after))
     if not isinstance(prior.concentration, Concentration):
-        return of_sticks
+        return sticks_term
     shape, rate = _gamma(counts, mean, prior.concentration)
-    return of_sticks + gamma.logpdf(parameters["concentration"], shape, scale=1 / rate)
+    return sticks_term + gamma.logpdf(parameters["concentration"], shape, scale=1 / rate)
 
 
-def _gamma(counts: Array, mean: Array, prior: Concentration) -> tuple[float, Array]:
+def _gamma(counts: Counts, mean: Scalar, prior: Concentration) -> tuple[float, Scalar]:
     return prior.shape + len(counts) - 1, prior.rate - _log_sticks(counts, mean)[1].sum()
 
 
-def _dirichlet_weights(counts: Array, mean: Array) -> Array:
+def _dirichlet_weights(counts: Counts, mean: Scalar) -> Float[Array, " K"]:
     alpha = mean / len(counts) + counts
     return digamma(alpha) - digamma(alpha.sum())
 
 
-def _dirichlet_rest(counts: Array, mean: Array) -> Array:
+def _dirichlet_rest(counts: Counts, mean: Scalar) -> Scalar:
     """``-sum_k E log w_k``, and the entropy of a Dirichlet distribution."""
     alpha = mean / len(counts) + counts
     return jnp.sum(gammaln(alpha)) - gammaln(alpha.sum()) - jnp.sum(alpha * _dirichlet_weights(counts, mean))
 
 
-def _dirichlet_normaliser(tilt: Array, size: int, prior: Concentration | float) -> tuple[Array, Array]:
+def _dirichlet_normaliser(tilt: Scalar, size: int, prior: Concentration | float) -> tuple[Scalar, Scalar]:
     a, log_density = _on_grid(tilt, size, prior, size)
     log_z = logsumexp(log_density)
     return log_z, jnp.exp(log_density - log_z) @ a
 
 
-def _on_grid(tilt: Array, size: int, prior: Concentration | float, num_points: int) -> tuple[Array, Array]:
+def _on_grid(
+    tilt: Scalar, size: int, prior: Concentration | float, num_points: int
+) -> tuple[Float[Array, " Q"], Float[Array, " Q"]]:
     """Nodes of a, and the log of what q(a) is proportional to, times the weight of the node, ``(Q,)`` each."""
     a, log_weights = (jnp.asarray(x, tilt.dtype) for x in nodes(prior, num_points))
     return a, log_weights + gammaln(a) - size * gammaln(a / size) + a * tilt
 
 
-def _dirichlet_centre(counts: Array, mean: Array) -> Parameters:
+def _dirichlet_centre(counts: Counts, mean: Scalar) -> Parameters:
     alpha = mean / len(counts) + counts
     return {"concentration": mean, "log_masses": jnp.log(alpha / alpha.sum()) + jnp.log(mean)}
 
 
-def _sample_dirichlet(key: Array, counts: Array, mean: Array, prior: Conjugate) -> Parameters:
+def _sample_dirichlet(key: Array, counts: Counts, mean: Scalar, prior: Conjugate) -> Parameters:
     """Weights and a, independent; and the total mass given a, Gamma(a, 1) as it is a priori: no data speak of it."""
     key_a, key_weights, key_total = random.split(key, 3)
     log_masses = jax.nn.log_softmax(random.loggamma(key_weights, mean / len(counts) + counts))
@@ -183,21 +189,21 @@ def _sample_dirichlet(key: Array, counts: Array, mean: Array, prior: Conjugate) 
     return {"concentration": a, "log_masses": log_masses + random.loggamma(key_total, a)}
 
 
-def _log_density_dirichlet(parameters: Parameters, counts: Array, mean: Array, prior: Conjugate) -> Array:
+def _log_density_dirichlet(parameters: Parameters, counts: Counts, mean: Scalar, prior: Conjugate) -> Scalar:
     """With T the total mass: ``Dirichlet(w) prod_k w_k`` times ``Gamma(T | a, 1) T`` times q(a).
 
     The Jacobian of masses ``T w_k`` is ``T^(K - 1)``, that of their logs another ``prod_k 1 / (T w_k)``.
     """
     a, log_total = parameters["concentration"], logsumexp(parameters["log_masses"])
     alpha = mean / len(counts) + counts
-    of_weights = alpha @ (parameters["log_masses"] - log_total) + gammaln(alpha.sum()) - gammaln(alpha).sum()
-    of_total = a * log_total - jnp.exp(log_total) - gammaln(a)
+    weights_term = alpha @ (parameters["log_masses"] - log_total) + gammaln(alpha.sum()) - gammaln(alpha).sum()
+    total_term = a * log_total - jnp.exp(log_total) - gammaln(a)
     if not isinstance(prior.concentration, Concentration):
-        return of_weights + of_total
-    return of_weights + of_total + _log_density_grid(jnp.log(a), *_grid(counts, mean, prior)) - jnp.log(a)
+        return weights_term + total_term
+    return weights_term + total_term + _log_density_grid(jnp.log(a), *_grid(counts, mean, prior)) - jnp.log(a)
 
 
-def _grid(counts: Array, mean: Array, prior: Conjugate) -> tuple[Array, Array]:
+def _grid(counts: Counts, mean: Scalar, prior: Conjugate) -> tuple[Float[Array, " Q"], Float[Array, " Q"]]:
     """Equidistant log a, and the density of log a there: what draws of a free q(a) come from, linear in between."""
     size = len(counts)
     tilt = jnp.mean(_dirichlet_weights(counts, mean))
@@ -207,7 +213,7 @@ def _grid(counts: Array, mean: Array, prior: Conjugate) -> tuple[Array, Array]:
     return log_a, density / (density.sum() * (log_a[1] - log_a[0]))
 
 
-def _sample_grid(key: Array, log_a: Array, density: Array) -> Array:
+def _sample_grid(key: Array, log_a: Float[Array, " Q"], density: Float[Array, " Q"]) -> Scalar:
     """A draw of a: a node by its share, and beside it a triangle, of which linear interpolation is the sum."""
     key_node, key_beside = random.split(key)
     node = random.categorical(key_node, jnp.log(density))
@@ -215,7 +221,7 @@ def _sample_grid(key: Array, log_a: Array, density: Array) -> Array:
     return jnp.exp(log_a[node] + beside * (log_a[1] - log_a[0]))
 
 
-def _log_density_grid(at: Array, log_a: Array, density: Array) -> Array:
+def _log_density_grid(at: Scalar, log_a: Float[Array, " Q"], density: Float[Array, " Q"]) -> Scalar:
     return jnp.log(jnp.interp(at, log_a, density))
 
 

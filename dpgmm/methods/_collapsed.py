@@ -1,51 +1,52 @@
 """The kernel of the collapsed Gibbs sampler: one sweep over the points, and the steps for what partitions depend on."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import Array, random
+from jaxtyping import Bool, Float, Integer, Num
 
 from ..densities import base_measure, concentration, conjugate
 from ..densities.gaussian import BaseMeasure
 from ..model.posterior import Conjugate
-from . import _auxiliary, _split_merge
-from . import _clusters as clusters
+from . import _auxiliary, _clusters, _split_merge
 
 
-class State(NamedTuple):
+class GibbsState(NamedTuple):
     """A partition, labels ``(N,)`` by first appearance, and the hyperparameters; `full` once a sweep ran out of slots.
 
     `accepted`: split-merge moves of the last step.
     """
 
-    labels: Array
-    concentration: Array
-    base_mean: Array
-    kappa: Array
-    full: Array
-    accepted: Array | int = 0
+    labels: Integer[Array, " N"]
+    concentration: Float[Array, ""]
+    base_mean: Float[Array, " D"]
+    kappa: Float[Array, ""]
+    full: Bool[Array, ""]
+    accepted: Integer[Array, ""] | int = 0
 
 
 class Kept(NamedTuple):
     """What is kept of a draw: its clusters' statistics about the prior's mean, padded with empty ones, and the rest."""
 
-    statistics: tuple[Array, Array, Array]
-    concentration: Array
-    base_mean: Array
-    kappa: Array
+    statistics: _clusters.Statistics
+    concentration: Float[Array, ""]
+    base_mean: Float[Array, " D"]
+    kappa: Float[Array, ""]
 
 
+@runtime_checkable
 class _HasBase(Protocol):
     """Any state with the mean and kappa of the base measure."""
 
     @property
-    def base_mean(self) -> Array: ...
+    def base_mean(self) -> Float[Array, " D"]: ...
     @property
-    def kappa(self) -> Array: ...
+    def kappa(self) -> Float[Array, ""]: ...
 
 
-def start(key: Array, points: Array, prior: Conjugate, most: int) -> State:
+def start(key: Array, points: Float[Array, "N D"], prior: Conjugate, most: int) -> GibbsState:
     """Dispersed start: the points nearest to each of 1 to `most` randomly chosen points are a cluster."""
     key_number, key_rows, key_a = random.split(key, 3)
     number = random.randint(key_number, (), 1, most + 1)
@@ -56,18 +57,18 @@ def start(key: Array, points: Array, prior: Conjugate, most: int) -> State:
     labels = jnp.argmin(jnp.where(jnp.arange(most)[:, None] < number, distance, jnp.inf), axis=0)
     a = random.gamma(key_a, prior.concentration.shape + 1, dtype=points.dtype) / prior.concentration.rate
     mean, kappa = (jnp.asarray(leaf, points.dtype) for leaf in (prior.base.mean, prior.base.kappa))
-    return State(by_appearance(labels, most), a, mean, kappa, jnp.asarray(False), jnp.zeros((), int))
+    return GibbsState(by_appearance(labels, most), a, mean, kappa, jnp.zeros((), bool), jnp.zeros((), int))
 
 
 def step(
     key: Array,
-    state: State,
-    points: Array,
+    state: GibbsState,
+    points: Float[Array, "N D"],
     prior: Conjugate,
     capacity: int,
     moves: int = 0,
     algorithm: int = 3,
-) -> State:
+) -> GibbsState:
     """A sweep, `moves` split-merge proposals, then the concentration, then the base measure where it has a prior.
 
     The sweep is `algorithm` 2, 3 or 8 of Neal (2000). Labels stay below `capacity`.
@@ -75,22 +76,31 @@ def step(
     key_sweep, key_moves, key_a, key_base = random.split(key, 4)
     base = base_of(state, prior)
     tied = base_measure.is_tied(prior.covariance)
-    given = key_sweep, state.labels, points, state.concentration, base, capacity, tied
-    labels, full = sweep(*given) if algorithm == 3 else _auxiliary.sweep(*given, algorithm)
+    given = key_sweep, state.labels, points, state.concentration, base, capacity
+    labels, full = (
+        sweep(*given, tied=tied) if algorithm == 3 else _auxiliary.sweep(*given, tied=tied, algorithm=algorithm)
+    )
     centred = points - base.mean
-    statistics = clusters.statistics(centred, labels, capacity, base) if moves else ()
-    places = _split_merge.of_partitions(state.concentration)
-    moved = _split_merge.moves(key_moves, moves, labels, statistics, centred, base, tied, places)
+    statistics = _clusters.statistics(centred, labels, capacity, base) if moves else ()
+    places = _split_merge.partition_places(state.concentration)
+    moved = _split_merge.moves(key_moves, moves, labels, statistics, centred, base, tied=tied, places=places)
     labels = by_appearance(moved.labels, capacity)
     a = concentration.given_clusters(key_a, state.concentration, labels.max() + 1, points.shape[0], prior.concentration)
     full = state.full | full | moved.full
-    state = State(labels, a, state.base_mean, state.kappa, full, moved.accepted)
+    state = GibbsState(labels, a, state.base_mean, state.kappa, full, moved.accepted)
     return state if prior.hyperprior is None else _sample_base(key_base, state, points, prior, capacity)
 
 
 def sweep(
-    key: Array, labels: Array, points: Array, a: Array, base: BaseMeasure, capacity: int, tied: bool = False
-) -> tuple[Array, Array]:
+    key: Array,
+    labels: Integer[Array, " N"],
+    points: Float[Array, "N D"],
+    a: Float[Array, ""],
+    base: BaseMeasure,
+    capacity: int,
+    *,
+    tied: bool = False,
+) -> tuple[Integer[Array, " N"], Bool[Array, ""]]:
     """Every point in turn leaves its cluster and takes a seat: algorithm 3 of Neal (2000).
 
     ``p(z_n = c | others) ~ n_c t_c(x_n)``, or ``a t_0(x_n)`` for a new cluster, in an empty slot. `tied`: clusters share one
@@ -99,32 +109,38 @@ def sweep(
     """
     centred = points - base.mean
     base = base._replace(mean=jnp.zeros_like(base.mean))
-    table = clusters.build(*clusters.statistics(centred, labels, capacity, base), base, tied)
+    table = _clusters.build(*_clusters.statistics(centred, labels, capacity, base), base, tied=tied)
     uniforms = random.uniform(key, labels.shape, points.dtype)
-    (table, full), labels = _seats(table, jnp.log(a), base, clusters.empty(base), centred, labels, uniforms)
+    (table, full), labels = _seats(table, jnp.log(a), base, _clusters.empty(base), centred, labels, uniforms)
     return labels, full | (table.counts > 0).all()
 
 
-def _seats(table: clusters.Clusters, log_a: Array, base: BaseMeasure, nobody: clusters.Clusters, *rows: Array):
+def _seats(
+    table: _clusters.Clusters,
+    log_a: Float[Array, ""],
+    base: BaseMeasure,
+    empty_cluster: _clusters.Clusters,
+    *rows: Num[Array, "N ..."],
+) -> tuple[tuple[_clusters.Clusters, Bool[Array, ""]], Integer[Array, " N"]]:
     """The sweep's loop over points, labels and uniform numbers: ``(clusters, whether slots ran out), labels``."""
     places = jnp.arange(len(table.counts))
 
     def seat(carry, row):
         table, full = carry
         x, z, u = row
-        table = clusters.change(table, z, x, -1, base, nobody)
+        table = _clusters.change(table, z, x, -1, base, empty_cluster)
         free = jnp.argmin(table.counts)
         log_seats = jnp.where(places == free, log_a, jnp.log(table.counts))
-        log_p = log_seats + clusters.log_predictive(table, x, base)
+        log_p = log_seats + _clusters.log_predictive(table, x, base)
         p = _summed(jnp.exp(log_p - log_p.max()))
         z = jnp.minimum(jnp.sum(p < u * p[-1]), len(places) - 1)
         full |= jnp.min(table.counts) > 0
-        return (clusters.change(table, z, x, 1, base, nobody), full), z
+        return (_clusters.change(table, z, x, 1, base, empty_cluster), full), z
 
-    return jax.lax.scan(seat, (table, jnp.asarray(False)), rows)
+    return jax.lax.scan(seat, (table, jnp.zeros((), bool)), rows)
 
 
-def _summed(p: Array) -> Array:
+def _summed(p: Float[Array, " K"]) -> Float[Array, " K"]:
     """Cumulative sums by doubling steps: `jnp.cumsum` is slow on a few numbers."""
     places, step = jnp.arange(len(p)), 1
     while step < len(p):
@@ -138,9 +154,9 @@ def base_of(state: _HasBase, prior: Conjugate) -> BaseMeasure:
     return prior.base._replace(mean=state.base_mean, kappa=state.kappa)
 
 
-def kept(state: State, points: Array, prior: Conjugate, capacity: int) -> Kept:
+def kept(state: GibbsState, points: Float[Array, "N D"], prior: Conjugate, capacity: int) -> Kept:
     """`Kept` of a state."""
-    statistics = clusters.statistics(points - prior.base.mean, state.labels, capacity, prior.base)
+    statistics = _clusters.statistics(points - prior.base.mean, state.labels, capacity, prior.base)
     return Kept(statistics, state.concentration, state.base_mean, state.kappa)
 
 
@@ -165,25 +181,29 @@ def parameters(key: Array, draw: Kept, prior: Conjugate) -> dict[str, Array]:
     return sites if prior.hyperprior is None else sites | {"base_mean": draw.base_mean, "kappa": draw.kappa}
 
 
-def sample_components(key: Array, statistics: tuple, base: BaseMeasure, prior: Conjugate) -> tuple[Array, Array]:
+def sample_components(
+    key: Array, statistics: _clusters.Statistics, base: BaseMeasure, prior: Conjugate
+) -> tuple[Float[Array, "K D"], Float[Array, "#K ..."]]:
     """Means ``(K, D)`` and Cholesky factors, in the smallest form, of clusters of these statistics."""
     counts, sums, squares = statistics
-    of_clusters = conjugate.update(counts, sums, squares, base, base_measure.is_tied(prior.covariance))
+    of_clusters = conjugate.update(counts, sums, squares, base, tied=base_measure.is_tied(prior.covariance))
     means, blocks = conjugate.sample(key, of_clusters)
     return means, base_measure.in_smallest_form(blocks, prior.covariance)
 
 
-def by_appearance(labels: Array, capacity: int) -> Array:
+def by_appearance(labels: Integer[Array, " N"], capacity: int) -> Integer[Array, " N"]:
     """Labels 0, 1, ... by first appearance: ``(N,)``."""
     size = labels.shape[0]
     first = jnp.full(capacity, size).at[labels].min(jnp.arange(size))
     return jnp.argsort(jnp.argsort(first))[labels]
 
 
-def _sample_base(key: Array, state: State, points: Array, prior: Conjugate, capacity: int) -> State:
+def _sample_base(
+    key: Array, state: GibbsState, points: Float[Array, "N D"], prior: Conjugate, capacity: int
+) -> GibbsState:
     """Mean and kappa of the base measure given components drawn for the clusters, which are then forgotten."""
     key_components, key_base = random.split(key)
-    statistics = clusters.statistics(points - state.base_mean, state.labels, capacity, prior.base)
+    statistics = _clusters.statistics(points - state.base_mean, state.labels, capacity, prior.base)
     means, scale_trils = sample_components(key_components, statistics, base_of(state, prior), prior)
     mean, kappa = conjugate.sample_base(key_base, means, scale_trils, statistics[0] > 0, state.kappa, prior.hyperprior)
     return state._replace(base_mean=mean, kappa=kappa)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from ..densities.gaussian import BaseMeasure
 from . import _active
@@ -23,7 +24,9 @@ def rest_of(components: Components, num: int, base: BaseMeasure, points: Points)
     return Rest(head + seen - log_beyond, head + jnp.log1p(tail))
 
 
-def head_and_tail(components: Components, num: int, base: BaseMeasure, points: Points) -> tuple[Array, Array]:
+def head_and_tail(
+    components: Components, num: int, base: BaseMeasure, points: Points
+) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
     """Log density of the first `num` components at the points, and that of the others in units of it, both ``(N,)``."""
     head = log_density(cut(components, num), base, points)
     if num >= len(components.log_weights):
@@ -36,7 +39,13 @@ def cut(components: Components, num: int) -> Components:
     return jax.tree.map(lambda leaf: leaf[:num], components)
 
 
-def tail_density(components: Components, first: Array, base: BaseMeasure, points: Points, reference: Array) -> Array:
+def tail_density(
+    components: Components,
+    first: Integer[Array, ""],
+    base: BaseMeasure,
+    points: Points,
+    reference: Float[Array, " N"],
+) -> Float[Array, " N"]:
     """Joint density of the components from `first` on, in units of the reference ``(N,)``, weights included.
 
     In parts, and no further than where nothing that follows can be seen beside the data.
@@ -68,6 +77,6 @@ def tail_density(components: Components, first: Array, base: BaseMeasure, points
     return jax.lax.while_loop(more, add, (start, jnp.zeros_like(reference)))[1]
 
 
-def log_density(components: Components, base: BaseMeasure, points: Points) -> Array:
+def log_density(components: Components, base: BaseMeasure, points: Points) -> Float[Array, " N"]:
     """Log density of every point, ``(N,)``."""
     return jax.nn.logsumexp(_active.log_joint_density(components, base, points), axis=0)

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import xarray as xr
 
 from ..errors import InputError
-from ..model.posterior import Posterior
+from ..model.posterior import Conjugate, Posterior
 
 Kind = Literal["point", "guide", "sampler"]
 Target = Literal["posterior", "process"]
@@ -99,5 +99,14 @@ class Method:
         """Raise `InputError` where the method cannot take this model or these data."""
         if self.check is not None:
             self.check(posterior)
-        if self.conjugate and posterior.conjugate is None:
-            raise InputError(f"{self.name}: model {posterior.name} states no conjugate prior; choose another method")
+        if self.conjugate:
+            conjugate_prior(posterior, self.name)
+
+
+def conjugate_prior(posterior: Posterior, method: str) -> Conjugate:
+    """The conjugate prior that a method needs. Raises `InputError` where the model states none."""
+    if posterior.conjugate is None:
+        raise InputError(
+            f"{method}: model {posterior.name} states no conjugate prior; choose a method that needs none, such as nuts"
+        )
+    return posterior.conjugate

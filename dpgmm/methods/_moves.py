@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, random
+from jaxtyping import Bool, Float, Integer
 
 from ..densities import base_measure, conjugate
 from ..densities.distributions import bartlett, inverse_wishart_factor
@@ -15,7 +16,7 @@ from ..densities.gaussian import BaseMeasure
 from ..model.posterior import Arrays, Conjugate, Posterior
 from . import _active, _collapsed, _density, _pairs, _weights
 from ._active import Components, Points
-from ._state import State, conjugate_of, in_order
+from ._state import MixtureState, conjugate_of, in_order
 
 
 class Settings(NamedTuple):
@@ -31,19 +32,24 @@ class Info(NamedTuple):
     """Of a transition: that of NUTS, and which of its moves were accepted."""
 
     nuts: _active.Info
-    label_moves: Array
-    tail_moves: Array
-    split_merges: Array
+    label_moves: Bool[Array, ""]
+    tail_moves: Integer[Array, ""]
+    split_merges: Integer[Array, ""]
 
 
 def step(
-    key: Array, state: State, data: Arrays, step_size: Array, posterior: Posterior, settings: Settings
-) -> tuple[State, Info]:
+    key: Array,
+    state: MixtureState,
+    data: Arrays,
+    step_size: Float[Array, ""] | float,
+    posterior: Posterior,
+    settings: Settings,
+) -> tuple[MixtureState, Info]:
     """One transition: an order, NUTS on the first components, the others anew, splits and mergers, hyperparameters."""
     keys = random.split(key, 6)
     prior, size = conjugate_of(posterior), len(state.components.log_weights)
     num, base = min(settings.active, size), _collapsed.base_of(state, prior)
-    points = _active.points_of(data, conjugate.shape_of(base)[1] == 1)
+    points = _active.points_of(data, diagonal=conjugate.shape_of(base)[1] == 1)
     state, reordered = reorder(keys[0], state, prior)
     rest = _density.rest_of(state.components, num, base, points)
     components, log_total, of_nuts = _active.transition(
@@ -74,7 +80,7 @@ def step(
     return state, Info(of_nuts, reordered, refreshed, split)
 
 
-def _sample_base(key: Array, state: State, prior: Conjugate) -> State:
+def _sample_base(key: Array, state: MixtureState, prior: Conjugate) -> MixtureState:
     """Mean and kappa of the base measure given all components, empty ones among them."""
     means = state.components.means
     scale_trils = base_measure.in_smallest_form(state.components.blocks, prior.covariance)
@@ -83,13 +89,13 @@ def _sample_base(key: Array, state: State, prior: Conjugate) -> State:
     return state._replace(base_mean=mean, kappa=kappa)
 
 
-def reorder(key: Array, state: State, prior: Conjugate) -> tuple[State, Array]:
+def reorder(key: Array, state: MixtureState, prior: Conjugate) -> tuple[MixtureState, Bool[Array, ""]]:
     """Components in a size-biased order (`_weights.order`), and whether it was accepted."""
     new, accepted = _weights.order(key, state.components.log_weights, state.concentration, prior.weights)
     return in_order(state, new), accepted
 
 
-def any_order(key: Array, state: State, prior: Conjugate) -> State:
+def any_order(key: Array, state: MixtureState, prior: Conjugate) -> MixtureState:
     """Labels in a uniform order under Dirichlet weights, which do not tell them apart; others stay."""
     if prior.weights != _weights.DIRICHLET:
         return state
@@ -97,8 +103,14 @@ def any_order(key: Array, state: State, prior: Conjugate) -> State:
 
 
 def refresh(
-    key: Array, state: State, base: BaseMeasure, prior: Conjugate, points: Points, density: Array, num: int
-) -> tuple[State, Array, Array]:
+    key: Array,
+    state: MixtureState,
+    base: BaseMeasure,
+    prior: Conjugate,
+    points: Points,
+    density: Float[Array, " N"],
+    num: int,
+) -> tuple[MixtureState, Float[Array, " N"], Bool[Array, ""]]:
     """Components from a random place in the first `num` on drawn from their prior given those before, and the concentration.
 
     Accepted by the ratio of likelihoods: a proposal from the prior of what changes, given what stays. `density` ``(N,)`` is
@@ -130,7 +142,9 @@ def refresh(
     return state, jnp.where(accept, density + jnp.log(total), density), accept
 
 
-def fresh(key: Array, components: Components, base: BaseMeasure) -> tuple[Array, Array]:
+def fresh(
+    key: Array, components: Components, base: BaseMeasure
+) -> tuple[Float[Array, "K D"], Float[Array, "#K B d d"]]:
     """As many components from the base measure: means ``(K, D)`` and blocks, those that stand where all share them."""
     key_factor, key_mean = random.split(key)
     noise = random.normal(key_mean, components.means.shape, components.means.dtype) / jnp.sqrt(base.kappa)

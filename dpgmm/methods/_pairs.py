@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 from jax.scipy.stats import norm
+from jaxtyping import Bool, Float, Integer
 
 from ..densities import base_measure, conjugate, gaussian
 from ..densities.distributions import bartlett, inverse_wishart_factor
@@ -14,7 +15,7 @@ from ..densities.gaussian import BaseMeasure
 from ..model.posterior import Conjugate
 from . import _active, _density, _weights
 from ._active import Components, Points
-from ._state import State
+from ._state import MixtureState
 
 PART_DF, PART_SCALE = 5.0, 0.7
 """Of a proposed part: degrees of freedom beyond its dimension, and its typical scale beside that of the whole."""
@@ -27,14 +28,21 @@ class Pair(NamedTuple):
     the second is the logit of ``w_k / (w_j + w_k)``.
     """
 
-    mean: Array
-    blocks: Array
-    share: Array
-    second_mean: Array
-    second_blocks: Array
+    mean: Float[Array, " D"]
+    blocks: Float[Array, "B d d"]
+    share: Float[Array, ""]
+    second_mean: Float[Array, " D"]
+    second_blocks: Float[Array, "B d d"]
 
 
-def joined(log_weights: Array, means: Array, blocks: Array, base: BaseMeasure, tied: bool) -> Pair:
+def joined(
+    log_weights: Float[Array, "2"],
+    means: Float[Array, "2 D"],
+    blocks: Float[Array, "2 B d d"],
+    base: BaseMeasure,
+    *,
+    tied: bool,
+) -> Pair:
     """The pair of two components, leading axis 2: ``m = (1-u) m_j + u m_k``, ``S = (1-u) S_j + u S_k + u(1-u) d d^T``."""
     share = log_weights[1] - log_weights[0]
     u, rest = jax.nn.sigmoid(share), jax.nn.sigmoid(-share)
@@ -47,7 +55,9 @@ def joined(log_weights: Array, means: Array, blocks: Array, base: BaseMeasure, t
     return Pair(mean, gaussian.cholesky(together), share, means[1], blocks[1])
 
 
-def parted(pair: Pair, base: BaseMeasure, tied: bool) -> tuple[Array, Array, Array]:
+def parted(
+    pair: Pair, base: BaseMeasure, *, tied: bool
+) -> tuple[Float[Array, " D"], Float[Array, "B d d"], Float[Array, ""]]:
     """Inverse of `joined`, without the weights: mean and blocks of the first, and ``log |d(first) / d(together)|``.
 
     The Jacobian is that of means and of triangular factors. Where no covariance is left for the first, NaN.
@@ -66,12 +76,12 @@ def parted(pair: Pair, base: BaseMeasure, tied: bool) -> tuple[Array, Array, Arr
     return mean, blocks, log_jacobian
 
 
-def _outer(x: Array, base: BaseMeasure) -> Array:
+def _outer(x: Float[Array, " D"], base: BaseMeasure) -> Float[Array, "B d d"]:
     """``x x^T`` by blocks, the mean over dimensions that share an entry."""
     return conjugate.product(x, x, base) / conjugate.shape_of(base)[2]
 
 
-def _of_factor(blocks: Array) -> Array:
+def _of_factor(blocks: Float[Array, "B d d"]) -> Float[Array, ""]:
     """``log |d(L L^T) / dL|`` but for a constant, ``sum_i (d - i + 1) log L_ii``."""
     return jnp.sum(jnp.arange(blocks.shape[-1], 0, -1) * jnp.log(gaussian.diagonal(blocks)))
 
@@ -81,11 +91,11 @@ class Proposal(NamedTuple):
 
     empty: BaseMeasure
     part: BaseMeasure
-    share_empty: tuple[Array, Array]
-    share_part: tuple[Array, Array]
+    share_empty: tuple[Float[Array, ""], Float[Array, ""]]
+    share_part: tuple[Float[Array, ""], Float[Array, ""]]
 
 
-def proposal(pair: Pair, log_both: Array, base: BaseMeasure, total: Array) -> Proposal:
+def proposal(pair: Pair, log_both: Float[Array, ""], base: BaseMeasure, total: Float[Array, ""] | float) -> Proposal:
     """What may be proposed given the whole: it does not depend on how the whole is parted now."""
     size = base.scale_tril.shape[-1]
     df = size + PART_DF
@@ -102,12 +112,12 @@ class Noise(NamedTuple):
     proposal's factor, `log_uniform` to accept.
     """
 
-    places: Array
-    empty: Array
-    share: Array
-    mean: Array
-    bartlett: Array
-    log_uniform: Array
+    places: Float[Array, "*times 2"]
+    empty: Bool[Array, "*times"]
+    share: Float[Array, "*times"]
+    mean: Float[Array, "*times D"]
+    bartlett: Float[Array, "*times 2 B d d"]
+    log_uniform: Float[Array, "*times"]
 
 
 def noise_of(key: Array, times: int, base: BaseMeasure) -> Noise:
@@ -122,7 +132,7 @@ def noise_of(key: Array, times: int, base: BaseMeasure) -> Noise:
     return Noise(uniforms[:, :2], uniforms[:, 2] < 0.5, normals[:, 0], normals[:, 1:], factors, jnp.log(uniforms[:, 3]))
 
 
-def propose(noise: Noise, pair: Pair, given: Proposal, tied: bool) -> Pair:
+def propose(noise: Noise, pair: Pair, given: Proposal, *, tied: bool) -> Pair:
     """Another second component for the same whole."""
     choose = lambda x, y: jax.tree.map(lambda a, b: jnp.where(noise.empty, a, b), x, y)
     mean, sd = choose(given.share_empty, given.share_part)
@@ -133,21 +143,23 @@ def propose(noise: Noise, pair: Pair, given: Proposal, tied: bool) -> Pair:
     return pair._replace(share=mean + sd * noise.share, second_mean=measure.mean + apart, second_blocks=blocks)
 
 
-def log_proposal(pair: Pair, given: Proposal, covariance: str) -> Array:
+def log_proposal(pair: Pair, given: Proposal, covariance: str) -> Float[Array, ""]:
     """Log density of `propose` at the pair's second component: of the logit of its share, its mean and its factor."""
 
     def of(measure, share):
-        of_share = norm.logpdf(pair.share, *share)
+        share_term = norm.logpdf(pair.share, *share)
         sites = pair.second_mean[None], pair.second_blocks[None]
         if base_measure.is_tied(covariance):
             factor = base_measure.in_smallest_form(sites[1], covariance) / jnp.sqrt(measure.kappa)
-            return of_share + gaussian.log_density(measure.mean, sites[0], factor).sum()
-        return of_share + _active.log_prior_components(*sites, measure, covariance)
+            return share_term + gaussian.log_density(measure.mean, sites[0], factor).sum()
+        return share_term + _active.log_prior_components(*sites, measure, covariance)
 
     return jnp.logaddexp(of(given.empty, given.share_empty), of(given.part, given.share_part)) - jnp.log(2.0)
 
 
-def log_overlap(means: Array, blocks: Array, k: Array, base: BaseMeasure) -> Array:
+def log_overlap(
+    means: Float[Array, "M D"], blocks: Float[Array, "#M B d d"], k: Integer[Array, ""] | int, base: BaseMeasure
+) -> Float[Array, " M"]:
     """Log Bhattacharyya coefficient of every component with component k: nought where both are one Gaussian, ``(M,)``.
 
     ``-|d|^2_S / 8 - log(|S| / sqrt(|S_j| |S_k|)) / 2`` with ``S = (S_j + S_k) / 2`` (Bhattacharyya 1943).
@@ -161,7 +173,15 @@ def log_overlap(means: Array, blocks: Array, k: Array, base: BaseMeasure) -> Arr
     return -0.125 * distances + offsets - 0.5 * (own + own_of_k)
 
 
-def log_choices(log_weights: Array, means: Array, blocks: Array, k: Array, base: BaseMeasure, near: bool) -> Array:
+def log_choices(
+    log_weights: Float[Array, " M"],
+    means: Float[Array, "M D"],
+    blocks: Float[Array, "#M B d d"],
+    k: Integer[Array, ""] | int,
+    base: BaseMeasure,
+    *,
+    near: bool,
+) -> Float[Array, " M"]:
     """Of every component, that it is the first of a pair whose second is k, ``(M,)``: see `split_merge`."""
     others = jnp.where(jnp.arange(len(log_weights)) == k, -jnp.inf, log_weights)
     by_weight = others - jax.nn.logsumexp(others)
@@ -173,15 +193,16 @@ def log_choices(log_weights: Array, means: Array, blocks: Array, k: Array, base:
 
 def split_merge(
     key: Array,
-    state: State,
+    state: MixtureState,
     base: BaseMeasure,
     prior: Conjugate,
     points: Points,
-    density: Array,
+    density: Float[Array, " N"],
     num: int,
     times: int,
+    *,
     near: bool = False,
-) -> tuple[State, Array, Array]:
+) -> tuple[MixtureState, Float[Array, " N"], Integer[Array, ""]]:
     """`times` proposals to part two of the first `num` components anew, the whole keeping weight, mean and covariance.
 
     The second of a pair is chosen uniformly, the first by weight; if `near`, half the time by weight and `log_overlap` with
@@ -204,25 +225,25 @@ def split_merge(
     every = noise_of(key, times, base)
 
     def log_target(folded, means, blocks):
-        of_weights = _weights.log_density_weights(folded, state.concentration, rule, size, num)
-        of_weights += _weights.log_order(folded, num, rule)
-        return of_weights + _active.log_prior_components(means, blocks, base, covariance)
+        weights_term = _weights.log_density_weights(folded, state.concentration, rule, size, num)
+        weights_term += _weights.log_order(folded, num, rule)
+        return weights_term + _active.log_prior_components(means, blocks, base, covariance)
 
     def attempt(i, carry):
         folded, means, blocks, rows, value, accepted = carry
         noise = jax.tree.map(lambda leaf: leaf[i], every)
         k = jnp.minimum((noise.places[0] * num).astype(int), num - 1)
-        log_choice = log_choices(folded[:num], means, blocks, k, base, near)
+        log_choice = log_choices(folded[:num], means, blocks, k, base, near=near)
         chances = jnp.cumsum(jnp.exp(log_choice))
         j = jnp.minimum(jnp.sum(chances <= noise.places[1] * chances[-1]), num - 1)
         which = jnp.stack([j, k])
         both = jnp.logaddexp(folded[j], folded[k])
         blocks_now = jnp.broadcast_to(blocks, (2, *blocks.shape[1:])) if tied else blocks[which]
-        old = joined(folded[which], means[which], blocks_now, base, tied)
+        old = joined(folded[which], means[which], blocks_now, base, tied=tied)
         given = proposal(old, both, base, total)
-        new = propose(noise, old, given, tied)
-        mean, block, log_jacobian = parted(new, base, tied)
-        log_jacobian_old = parted(old, base, tied)[2]
+        new = propose(noise, old, given, tied=tied)
+        mean, block, log_jacobian = parted(new, base, tied=tied)
+        log_jacobian_old = parted(old, base, tied=tied)[2]
         parts = both + jax.nn.log_sigmoid(jnp.stack([-new.share, new.share]))
         new_folded = folded.at[which].set(parts)
         pair_means = jnp.stack([mean, new.second_mean])
@@ -239,7 +260,7 @@ def split_merge(
         ratio += of_share(new.share) - of_share(old.share)
         ratio += log_proposal(old, given, covariance) - log_proposal(new, given, covariance)
         all_means, all_blocks = means.at[which].set(pair_means), blocks if tied else blocks.at[which].set(pair_blocks)
-        ratio += log_choices(new_folded[:num], all_means, all_blocks, k, base, near)[j] - log_choice[j]
+        ratio += log_choices(new_folded[:num], all_means, all_blocks, k, base, near=near)[j] - log_choice[j]
         # A covariance that is not one leaves NaN, and is refused.
         accept = jnp.isfinite(ratio) & (j != k) & (noise.log_uniform < ratio)
         put = lambda new, old: jnp.where(accept, new, old)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import Array, random
+from jaxtyping import Integer
 
 from ..model.posterior import Parameters, Posterior
 from ..model.reordering import reordered
@@ -10,7 +11,7 @@ from ..model.reordering import reordered
 
 def swap(
     key: Array, parameters: Parameters, posterior: Posterior, proposals: int | None = None
-) -> tuple[Parameters, Array]:
+) -> tuple[Parameters, Integer[Array, ""]]:
     """Metropolis proposals, K by default, to swap two components: parameters after them, and the number accepted, ``()``.
 
     Weights, means and covariances of components j and k change places; the likelihood does not notice, so that the swap

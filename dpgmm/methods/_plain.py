@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Float, Integer, Shaped
 from numpyro.infer.hmc import HMCState, hmc
 
 from ..model.posterior import Arrays, Parameters, Posterior
@@ -32,17 +33,17 @@ class Kernel(NamedTuple):
 
     begin: Callable
     transition: Callable
-    potential: Callable[[Arrays], Callable[[Array], Array]]
-    unravel: Callable[[Array], Parameters]
+    potential: Callable[[Arrays], Callable[[Float[Array, " coordinates"]], Float[Array, ""]]]
+    unravel: Callable[[Float[Array, " coordinates"]], Parameters]
 
 
-def kernel(posterior: Posterior, unravel: Callable[[Array], Parameters]) -> Kernel:
+def kernel(posterior: Posterior, unravel: Callable[[Float[Array, " coordinates"]], Parameters]) -> Kernel:
     """The kernel of a posterior. NumPyro's second function knows what the first was given: one pair, one program."""
     potential = lambda data: lambda u: -posterior.on(data).log_density(unravel(u))
     return Kernel(*hmc(potential_fn_gen=potential, algo="NUTS"), potential, unravel)
 
 
-def init(key: Array, start: Array, data: Arrays, kernel: Kernel, settings: Settings) -> HMCState:
+def init(key: Array, start: Float[Array, " coordinates"], data: Arrays, kernel: Kernel, settings: Settings) -> HMCState:
     """The state at a flat vector of coordinates."""
     options = {
         "target_accept_prob": settings.target_accept,
@@ -57,7 +58,7 @@ def init(key: Array, start: Array, data: Arrays, kernel: Kernel, settings: Setti
 
 def step(
     state: HMCState, data: Arrays, posterior: Posterior, kernel: Kernel, settings: Settings
-) -> tuple[HMCState, dict[str, Array]]:
+) -> tuple[HMCState, dict[str, Shaped[Array, ""]]]:
     """One transition, K proposals to swap labels if these are among the settings, and the statistics of both."""
     state = kernel.transition(state, (data,), {})
     stats = {
@@ -72,7 +73,7 @@ def step(
     return state, stats
 
 
-def swapped(state: HMCState, data: Arrays, posterior: Posterior, kernel: Kernel) -> tuple[HMCState, Array]:
+def swapped(state: HMCState, data: Arrays, posterior: Posterior, kernel: Kernel) -> tuple[HMCState, Integer[Array, ""]]:
     """The state after K proposals to swap two labels (`_permute.swap`), and how many were accepted."""
     key, key_labels = random.split(state.rng_key)
     parameters = posterior.constrain(kernel.unravel(state.z))[0]

@@ -1,10 +1,13 @@
 """What every method needs to run: starts, chains on threads, chunks that show progress and stop."""
 
+import contextlib
+import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import jax
@@ -14,6 +17,38 @@ from ..model.posterior import Parameters, Posterior
 
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, note)``, called from any thread after every chunk of work."""
+
+
+class Deadline:
+    """When a fit has to end; `met` once something has ended for it."""
+
+    def __init__(self, seconds: float = math.inf):
+        self.at, self.met = time.monotonic() + seconds, False
+
+    def over(self) -> bool:
+        """Whether it has passed: who asks ends with what it has."""
+        self.met |= time.monotonic() > self.at
+        return self.met
+
+
+DEADLINE: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
+"""That of the fit that is running; None: it has all the time."""
+
+
+@contextlib.contextmanager
+def until(deadline: Deadline) -> Iterator[None]:
+    """Within this, methods end at the deadline."""
+    token = DEADLINE.set(deadline)
+    try:
+        yield
+    finally:
+        DEADLINE.reset(token)
+
+
+def expired() -> bool:
+    """Whether the time of the fit that is running is over. Asked between chunks of work, after the first."""
+    deadline = DEADLINE.get()
+    return deadline is not None and deadline.over()
 
 
 def dispersed(posterior: Posterior, key: Array, count: int) -> Parameters:
@@ -53,7 +88,7 @@ def run_chains(
 
     start = time.perf_counter()
     with ThreadPoolExecutor(min(num_chains, os.cpu_count() or 1)) as pool:
-        futures = [pool.submit(chain, index, advance) for index in range(num_chains)]
+        futures = [pool.submit(copy_context().run, chain, index, advance) for index in range(num_chains)]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:

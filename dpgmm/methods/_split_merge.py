@@ -15,10 +15,12 @@ import jax.numpy as jnp
 from jax import Array, random
 from jax.nn import log_sigmoid
 from jax.scipy.special import gammaln
+from jaxtyping import Bool, Float, Integer
 
 from ..densities import conjugate
 from ..densities.gaussian import BaseMeasure
-from . import _clusters as clusters
+from . import _clusters
+from ._clusters import Statistics
 
 SCANS, MORE_SCANS = 4, 20
 """Steps of expectation-maximisation in a launch; more where it looks at a sample, and they cost little beside the deal."""
@@ -28,8 +30,7 @@ N / 2n nats a parameter beside the best two."""
 NUMBERS = 262_144
 """Numbers of outer products held at a time while points are dealt."""
 
-Statistics = tuple[Array, Array, Array]
-Places = Callable[[Array, Array, Array, Array], Array]
+Places = Callable[[Float[Array, " K"], Array, Float[Array, ""], Float[Array, ""]], Float[Array, " K"]]
 """``places(counts (K,), c, n_1, n_2) -> (K,)``: for every slot, the log prior of allocations with n_1 points in slot c and
 n_2 in this one, above that of all of them in slot c, as `counts` has them; minus infinity for slots that are taken."""
 
@@ -38,34 +39,45 @@ class Partition(NamedTuple):
     """Labels ``(N,)``; the clusters' statistics, ``(K,)``, ``(K, D)`` and ``(K, B, d, d)``, about the base mean; how many
     moves were accepted; and whether a move found no empty slot."""
 
-    labels: Array
+    labels: Integer[Array, " N"]
     statistics: Statistics
-    accepted: Array
-    full: Array
+    accepted: Integer[Array, ""]
+    full: Bool[Array, ""]
 
 
 def moves(
     key: Array,
     number: int,
-    labels: Array,
-    statistics: tuple,
-    points: Array,
+    labels: Integer[Array, " N"],
+    statistics: tuple,  # `Statistics`, or nothing where no moves are proposed.
+    points: Float[Array, "N D"],
     base: BaseMeasure,
+    *,
     tied: bool,
     places: Places,
     within: float = 0.0,
 ) -> Partition:
     """`number` proposals of `split_merge`, one after the other; `points` and `statistics` are about ``base.mean``."""
     base = base._replace(mean=jnp.zeros_like(base.mean))
-    start = Partition(labels, statistics, jnp.zeros((), int), jnp.asarray(False))
+    start = Partition(labels, statistics, jnp.zeros((), int), jnp.zeros((), bool))
     if number == 0 or len(points) < 2:
         return start
-    body = lambda i, now: split_merge(random.fold_in(key, i), now, points, base, tied, places, within)
+
+    def body(i, now):
+        return split_merge(random.fold_in(key, i), now, points, base, tied=tied, places=places, within=within)
+
     return jax.lax.fori_loop(0, number, body, start)
 
 
 def split_merge(
-    key: Array, now: Partition, points: Array, base: BaseMeasure, tied: bool, places: Places, within: float = 0.0
+    key: Array,
+    now: Partition,
+    points: Float[Array, "N D"],
+    base: BaseMeasure,
+    *,
+    tied: bool,
+    places: Places,
+    within: float = 0.0,
 ) -> Partition:
     """One Metropolis-Hastings proposal: two random points' common cluster is split, or their two clusters are merged.
 
@@ -98,12 +110,14 @@ def split_merge(
         of_each = conjugate.log_evidence if tied else conjugate.log_marginal
         log_prior = places(merged[0], c, sides[0][0], sides[0][1])
         log_odds = jax.nn.logsumexp(log_prior) + of_each(*sides, base).sum() - conjugate.log_marginal(*whole, base)
-        log_odds += _log_choice(sides[0][0], size, False, within) - _log_choice(whole[0], size, True, within)
+        log_odds += _log_choice(sides[0][0], size, together=False, within=within) - _log_choice(
+            whole[0], size, together=True, within=within
+        )
         return log_odds, log_prior
 
     def propose(_):
         member = (labels == c) | (labels == d)
-        launched = _launch(key_launch, i, j, member, points, base, tied)
+        launched = _launch(key_launch, i, j, member, points, base, tied=tied)
         uniforms = random.uniform(key_sides, labels.shape, points.dtype)
         sides, log_q, of_sides = _deal(launched, i, j, together, labels == d, member, uniforms, points, base)
         log_odds, log_prior = log_gain(of_sides)
@@ -124,7 +138,9 @@ def split_merge(
     return jax.lax.cond(hopeless, lambda _: now, propose, None)
 
 
-def _second(key: Array, i: Array, labels: Array, counts: Array, within: float) -> Array:
+def _second(
+    key: Array, i: Integer[Array, ""], labels: Integer[Array, " N"], counts: Float[Array, " K"], within: float
+) -> Integer[Array, ""]:
     """The second point of a pair, ``()``: any other one, or with probability `within` another one of the first's cluster."""
     size = len(labels)
     j = (i + random.randint(key, (), 1, size)) % size
@@ -137,14 +153,14 @@ def _second(key: Array, i: Array, labels: Array, counts: Array, within: float) -
     return jnp.where((mates > 0) & (random.uniform(key_which) < within), mate, j)
 
 
-def _log_choice(count: Array, size: int, together: bool, within: float) -> Array:
+def _log_choice(count: Float[Array, ""], size: int, *, together: bool, within: float) -> Float[Array, ""]:
     """Log probability of a second point given the first, whose cluster has `count` points, above that of any other one."""
     mates = jnp.maximum(count - 1, 1)
     of_mates = within * (size - 1) / mates if together else 0.0
     return jnp.where(count > 1, jnp.log1p(of_mates - within), 0.0)
 
 
-def of_partitions(a: Array) -> Places:
+def partition_places(a: Float[Array, ""] | float) -> Places:
     """`Places` of the Chinese restaurant process: slots mean nothing, and the first empty one is taken.
 
     ``log a + log Gamma(n_1) + log Gamma(n_2) - log Gamma(n_1 + n_2)``. Where no slot is empty some slot has it all the same.
@@ -157,7 +173,7 @@ def of_partitions(a: Array) -> Places:
     return places
 
 
-def of_allocations(log_prior: Callable[[Array], Array]) -> Places:
+def allocation_places(log_prior: Callable[[Float[Array, " K"]], Float[Array, ""]]) -> Places:
     """`Places` of labelled components, `log_prior` of their counts ``(K,)``, weights integrated out, being ``()``."""
 
     def places(counts, c, n_1, n_2):
@@ -175,8 +191,15 @@ def _given_others(others: Statistics, base: BaseMeasure) -> BaseMeasure:
 
 
 def _launch(
-    key: Array, i: Array, j: Array, member: Array, points: Array, base: BaseMeasure, tied: bool
-) -> clusters.Clusters:
+    key: Array,
+    i: Integer[Array, ""] | int,
+    j: Integer[Array, ""] | int,
+    member: Bool[Array, " N"],
+    points: Float[Array, "N D"],
+    base: BaseMeasure,
+    *,
+    tied: bool,
+) -> _clusters.Clusters:
     """Two clusters of the members, found by `SCANS` soft allocations that set out from points i and j alone.
 
     Where there are more than `LAUNCH` points it looks at that many members, drawn at random with replacement.
@@ -187,23 +210,33 @@ def _launch(
         drawn = jnp.searchsorted(rank, random.randint(key, (LAUNCH,), 0, rank[-1]), side="right")
         rows, weights, scans = points[drawn], jnp.ones(LAUNCH, points.dtype), MORE_SCANS
     ends = jnp.stack([points[i], points[j]])
-    table = clusters.build(jnp.ones(2, points.dtype), ends, conjugate.product(ends, ends, base), base, tied)
+    table = _clusters.build(jnp.ones(2, points.dtype), ends, conjugate.product(ends, ends, base), base, tied=tied)
 
     def scan(_, table):
         second = jax.nn.sigmoid(_log_odds(table, rows, base))
-        seen = clusters.soft_statistics(rows, weights[:, None] * jnp.stack([1 - second, second], axis=1), base)
-        return clusters.build(*seen, base, tied)
+        seen = _clusters.soft_statistics(rows, weights[:, None] * jnp.stack([1 - second, second], axis=1), base)
+        return _clusters.build(*seen, base, tied=tied)
 
     return jax.lax.fori_loop(0, scans, scan, table)
 
 
-def _log_odds(table: clusters.Clusters, points: Array, base: BaseMeasure) -> Array:
+def _log_odds(table: _clusters.Clusters, points: Float[Array, "N D"], base: BaseMeasure) -> Float[Array, " N"]:
     """Log odds of the second of two clusters, for every point: ``(N,)``."""
-    log_p = jax.vmap(clusters.log_predictive, (None, 0, None))(table, points, base) + jnp.log1p(table.counts)
+    log_p = jax.vmap(_clusters.log_predictive, (None, 0, None))(table, points, base) + jnp.log1p(table.counts)
     return log_p[:, 1] - log_p[:, 0]
 
 
-def _deal(table, i, j, free, present, member, uniforms, points, base) -> tuple[Array, Array, tuple]:
+def _deal(
+    table: _clusters.Clusters,
+    i: Integer[Array, ""] | int,
+    j: Integer[Array, ""] | int,
+    free: Bool[Array, ""],
+    present: Bool[Array, " N"],
+    member: Bool[Array, " N"],
+    uniforms: Float[Array, " N"],
+    points: Float[Array, "N D"],
+    base: BaseMeasure,
+) -> tuple[Bool[Array, " N"], Float[Array, ""], Statistics]:
     """Sides of the members, drawn where `free`, else the `present` ones; the log probability q; the sides' statistics."""
     size, (blocks, block, _) = len(points), conjugate.shape_of(base)
     chunk = max(1, min(size, NUMBERS // (2 * blocks * block * block)))
@@ -215,11 +248,11 @@ def _deal(table, i, j, free, present, member, uniforms, points, base) -> tuple[A
         n, x, member, present, u = row
         log_odds = _log_odds(table, x, base)
         second = jnp.where(free, jnp.log(u) < log_sigmoid(log_odds), present)
-        loose = member & (n != i) & (n != j)
+        dealt = member & (n != i) & (n != j)
         second = member & ((second & (n != i)) | (n == j))
-        log_q = jnp.sum(jnp.where(loose, log_sigmoid(jnp.where(second, log_odds, -log_odds)), 0.0))
+        log_q = jnp.sum(jnp.where(dealt, log_sigmoid(jnp.where(second, log_odds, -log_odds)), 0.0))
         members = jnp.stack([member & ~second, second], axis=1).astype(x.dtype)
-        new = log_q, clusters.soft_statistics(x, members, base)
+        new = log_q, _clusters.soft_statistics(x, members, base)
         return jax.tree.map(jnp.add, total, new), second
 
     zeros = jnp.zeros((2, points.shape[1]), points.dtype)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from ..densities import base_measure, sticks
 from ..model.posterior import Conjugate, Parameters, Posterior
@@ -12,23 +13,23 @@ from . import _weights
 from ._active import Components
 
 
-class State(NamedTuple):
+class MixtureState(NamedTuple):
     """Components in their order; the log total mass of Dirichlet weights; concentration; mean and kappa of the base."""
 
     components: Components
-    log_total: Array
-    concentration: Array
-    base_mean: Array
-    kappa: Array
+    log_total: Float[Array, ""]
+    concentration: Float[Array, ""]
+    base_mean: Float[Array, " D"]
+    kappa: Float[Array, ""]
 
 
-def state_of(parameters: Parameters, posterior: Posterior) -> State:
+def state_of(parameters: Parameters, posterior: Posterior) -> MixtureState:
     """The state of a model's sites."""
     prior = conjugate_of(posterior)
     log_weights, means, scale_trils = posterior.mixture(parameters)
     masses = parameters.get("log_masses")
     dtype = means.dtype
-    return State(
+    return MixtureState(
         Components(log_weights, means, base_measure.in_blocks(scale_trils, prior.covariance)),
         jnp.zeros((), dtype) if masses is None else jax.nn.logsumexp(masses),
         parameters["concentration"],
@@ -37,7 +38,7 @@ def state_of(parameters: Parameters, posterior: Posterior) -> State:
     )
 
 
-def parameters_of(state: State, posterior: Posterior) -> Parameters:
+def parameters_of(state: MixtureState, posterior: Posterior) -> Parameters:
     """The model's sites of a state, inverse of `state_of`."""
     prior = conjugate_of(posterior)
     log_weights, means, blocks = state.components
@@ -56,7 +57,7 @@ def conjugate_of(posterior: Posterior) -> Conjugate:
     return posterior.conjugate
 
 
-def in_order(state: State, order: Array) -> State:
+def in_order(state: MixtureState, order: Integer[Array, " K"]) -> MixtureState:
     """Component ``order[k]`` becomes k; a covariance that all share stays."""
     log_weights, means, blocks = state.components
     moved = Components(log_weights[order], means[order], blocks if len(blocks) == 1 else blocks[order])

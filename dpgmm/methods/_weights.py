@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array, random
 from jax.nn import log_softmax, logsumexp
 from jax.scipy.special import gammaln
+from jaxtyping import Bool, Float, Integer
 
 from ..densities import concentration, sticks, transforms
 from ..model.posterior import Conjugate
@@ -20,18 +21,18 @@ STICKS, DIRICHLET = "sticks", "dirichlet"
 class Weights(NamedTuple):
     """`log_weights` ``(K,)``, normalised, and the log of their total mass, which only Dirichlet weights have."""
 
-    log_weights: Array
-    log_total: Array
+    log_weights: Float[Array, " K"]
+    log_total: Float[Array, ""]
 
 
-def folded(log_weights: Array, num: int) -> Array:
+def folded(log_weights: Float[Array, " K"], num: int) -> Float[Array, " folded"]:
     """The first `num` log weights and the log of what the others have together: ``(num + 1,)``, ``(K,)`` where all are."""
     if num >= len(log_weights):
         return log_weights
     return jnp.append(log_weights[:num], logsumexp(log_weights[num:]))
 
 
-def unfolded(new: Array, log_weights: Array, num: int) -> Array:
+def unfolded(new: Float[Array, " folded"], log_weights: Float[Array, " K"], num: int) -> Float[Array, " K"]:
     """Inverse of `folded`: the others keep their proportions."""
     if num >= len(log_weights):
         return new
@@ -39,22 +40,26 @@ def unfolded(new: Array, log_weights: Array, num: int) -> Array:
     return jnp.concatenate([new[:num], new[num] + others - logsumexp(others)])
 
 
-def coordinates(folded: Array, log_total: Array, rule: str, num: int) -> Array:
+def coordinates(
+    folded: Float[Array, " folded"], log_total: Float[Array, ""], rule: str, num: int
+) -> Float[Array, " coordinates"]:
     """Coordinates of the first `num` weights: ``(M,)`` or ``(K - 1,)`` sticks, ``(M,)`` masses."""
     if rule == DIRICHLET:
         return log_total + folded[:num]
     return _STICKS.unconstrain(sticks.logits(folded), _SITES)
 
 
-def weights_at(u: Array, log_rest_mass: Array, rule: str, num: int) -> Array:
+def weights_at(
+    u: Float[Array, " coordinates"], log_rest_mass: Float[Array, "..."], rule: str, num: int
+) -> Float[Array, " folded"]:
     """`folded` log weights at these coordinates; `log_rest_mass` is the log mass of the others, Dirichlet only."""
     if rule == DIRICHLET:
         return log_softmax(jnp.append(u, log_rest_mass)) if jnp.ndim(log_rest_mass) == 0 else log_softmax(u)
     return sticks.log_weights(_STICKS.constrain(u, _SITES)[0])
 
 
-def log_density(u: Array, a: Array, rule: str, size: int) -> Array:
-    """Log prior density of the coordinates, ``()``."""
+def log_density(u: Float[Array, " coordinates"], a: Float[Array, ""], rule: str, size: int) -> Float[Array, ""]:
+    """Log prior density of the coordinates."""
     if rule == DIRICHLET:
         share = a / size
         return jnp.sum(share * u - jnp.exp(u) - gammaln(share))
@@ -62,7 +67,9 @@ def log_density(u: Array, a: Array, rule: str, size: int) -> Array:
     return sticks.log_density_logits(logits, a) + log_jacobian
 
 
-def log_density_weights(folded: Array, a: Array, rule: str, size: int, num: int) -> Array:
+def log_density_weights(
+    folded: Float[Array, " folded"], a: Float[Array, ""], rule: str, size: int, num: int
+) -> Float[Array, ""]:
     """Log density of the first `num` WEIGHTS given what the others have, but for what does not change with them.
 
     Of stick logits, ``|dw / dlogits|`` is the product of all weights; of log masses it is that of the first.
@@ -72,7 +79,7 @@ def log_density_weights(folded: Array, a: Array, rule: str, size: int, num: int)
     return sticks.log_density_logits(sticks.logits(folded), a) - folded.sum()
 
 
-def curvature(sizes: Array, a: Array, rule: str) -> Array:
+def curvature(sizes: Float[Array, " M"], a: Float[Array, ""], rule: str) -> Float[Array, " M"]:
     """About minus the second derivative of the log posterior in each coordinate, given the points of each component.
 
     A stick's log density in ``y = log h``, ``h = -log(1 - v)``, is ``n log(1 - e^-h) - b h + y`` for n points in the
@@ -87,7 +94,9 @@ def curvature(sizes: Array, a: Array, rule: str) -> Array:
     return hazard * (after + sizes * here)
 
 
-def order(key: Array, weights: Array, a: Array, rule: str) -> tuple[Array, Array]:
+def order(
+    key: Array, weights: Float[Array, " K"], a: Float[Array, ""], rule: str
+) -> tuple[Integer[Array, " K"], Bool[Array, ""]]:
     """A size-biased order of the components, ``(K,)``, and whether it was accepted.
 
     Components are drawn without replacement with probabilities ``w_k``. Under sticks, which stop at K, it is accepted with
@@ -99,13 +108,13 @@ def order(key: Array, weights: Array, a: Array, rule: str) -> tuple[Array, Array
     key_order, key_accept = random.split(key)
     new = jnp.argsort(-(weights + random.gumbel(key_order, weights.shape, weights.dtype)))
     if rule == DIRICHLET:
-        return new, jnp.asarray(True)
+        return new, jnp.ones((), bool)
     log_ratio = a * (weights[new[-1]] - weights[-1])
     accept = jnp.log(random.uniform(key_accept, dtype=weights.dtype)) < log_ratio
     return jnp.where(accept, new, jnp.arange(len(weights))), accept
 
 
-def log_order(log_weights: Array, first: Array | int, rule: str) -> Array:
+def log_order(log_weights: Float[Array, " K"], first: Integer[Array, ""] | int, rule: str) -> Float[Array, ""]:
     """Log probability of the `first` places of a size-biased order, ``sum_k log w_k / R_k`` (Plackett 1975).
 
     What moves the first components of a drawn order moves its probability with them, which belongs to the target. Sticks
@@ -117,7 +126,9 @@ def log_order(log_weights: Array, first: Array | int, rule: str) -> Array:
     return jnp.sum(jnp.where(jnp.arange(len(log_weights)) < first, share, 0.0))
 
 
-def refreshed(key: Array, now: Weights, a: Array, first: Array, prior: Conjugate) -> tuple[Weights, Array]:
+def refreshed(
+    key: Array, now: Weights, a: Float[Array, ""], first: Integer[Array, ""] | int, prior: Conjugate
+) -> tuple[Weights, Float[Array, ""]]:
     """Weights from component `first` on drawn from their prior given those before, and the concentration with them.
 
     Under sticks a is drawn given the first sticks alone, ``Gamma(shape + m, rate - sum log(1 - v))``; then the sticks
@@ -139,7 +150,9 @@ def refreshed(key: Array, now: Weights, a: Array, first: Array, prior: Conjugate
     return Weights(sticks.log_weights(jnp.where(keep[:-1], logits, fresh)), log_total), a
 
 
-def concentration_given_weights(key: Array, now: Weights, a: Array, prior: Conjugate) -> tuple[Weights, Array]:
+def concentration_given_weights(
+    key: Array, now: Weights, a: Float[Array, ""], prior: Conjugate
+) -> tuple[Weights, Float[Array, ""]]:
     """The concentration given all weights: conjugate for sticks; for masses by a slice, the total mass drawn anew."""
     key_a, key_total = random.split(key)
     size = len(now.log_weights)

@@ -13,23 +13,21 @@ import numpy as np
 import xarray as xr
 from jax import Array, random
 from jax.scipy.special import gammaln
+from jaxtyping import Float, Integer
 
 from .. import draws
-from ..densities import base_measure, concentration, conjugate, mixture
+from ..densities import base_measure, concentration, conjugate, mixture, passes
 from ..densities.gaussian import BaseMeasure
 from ..errors import at_least
 from ..model.posterior import Arrays, Conjugate, Mixture, Parameters, Posterior
-from . import _active, _collapsed, _density, _moves, _pairs, _split_merge, _state, _sweeps
-from . import _clusters as clusters
+from . import _active, _clusters, _collapsed, _density, _moves, _pairs, _so_far, _split_merge, _state, _sweeps
 from ._collapsed import sample_components
 from ._method import Method
 from ._run import Progress, stack
-from .gibbs import conjugate_prior, keeps, with_allocations
+from .gibbs import keeps, of_whole_points, with_allocations
 
 WORK = 20_000_000
 """Point-component pairs between two looks at the progress bar and at Ctrl-C, at most 100 draws."""
-PAIRS = 65_536
-"""Point-component pairs evaluated at a time."""
 ROWS = 32_000_000
 """Point-component densities that are held while components are parted anew."""
 FEWEST, LARGEST = 8, 32
@@ -45,12 +43,12 @@ MOST = 3
 that share one Gaussian's points take ages to become one where there are many."""
 
 
-class State(NamedTuple):
+class BlockedGibbsState(NamedTuple):
     """Sites of the model, and the allocations ``(N,)`` that they were drawn given. `accepted`: moves of the last step."""
 
     parameters: Parameters
-    labels: Array
-    accepted: Array | int = 0
+    labels: Integer[Array, " N"]
+    accepted: Integer[Array, ""] | int = 0
 
 
 def run(
@@ -77,7 +75,7 @@ def run(
         `pair_moves`: proposals to part two components anew before the allocations of each sweep.
         `keep_allocations`: keep every draw's allocations; by default up to 256 million labels.
 
-    `posterior/allocations` (chain, draw, obs), in the smallest integer type, are those that the draw's components were
+    `sample_stats/allocations` (chain, draw, obs), in the smallest integer type, are those that the draw's components were
     drawn given. `occupied_clusters` is the number of components that they occupy. Splits and mergers integrate weights
     and components out; `sample_stats/accepted_moves` counts those accepted since the last draw. Pairs are parted with
     allocations summed out: two components that share one Gaussian's points become one. Deterministic given `key`. Raises
@@ -90,7 +88,7 @@ def run(
     points = jnp.asarray(posterior.data.points, jax.dtypes.canonicalize_dtype(float))
     size = points.shape[0]
     length = int(np.clip(WORK // (size * num_components * thin), 1, 100))
-    keep = keeps(keep_allocations, chains * draws_per_chain * size)
+    keep = keeps(asked=keep_allocations, number=chains * draws_per_chain * size)
     key_start, key_chain = random.split(key)
     begin = lambda key, points: start(key, points, prior, posterior)
     initial, start_seconds = posterior.compile("blocked_gibbs, start", begin, key_start, points)
@@ -106,12 +104,19 @@ def run(
 
     plan = _sweeps.schedule(key_chain, chains, warmup, draws_per_chain, thin, length)
     name = "blocked_gibbs", thin, split_merges, pair_moves, keep
-    compiled, compile_seconds = posterior.compile(name, _sweeps.chunk(sweep, look, thin), like, plan.keys[0, 0], points)
+    compiled, compile_seconds = posterior.compile(
+        name, _sweeps.chunk(sweep, look, thin), like, random.split(key_chain, length), points
+    )
     one = lambda state, keys: compiled(state, keys, points)
     note = lambda some: f"{int(np.median(some[0][1]))} components occupied"
-    results, run_seconds = _sweeps.run(plan, starts, lambda: one, note, progress)
-    cut = lambda *parts: np.concatenate(parts)[plan.warm : plan.total]
-    joined = [jax.tree.map(cut, *parts) for parts in results]
+
+    def invariants(some):
+        sites, occupied = some[0][:2]
+        mixtures = _so_far.mixtures(posterior, sites)
+        return _so_far.invariants(*mixtures, occupied=occupied, concentration=sites["concentration"])
+
+    results, run_seconds = _sweeps.run(plan, starts, lambda _: one, note, invariants, progress)
+    joined = [plan.kept(parts) for parts in results]
     parameters, occupied, accepted = stack([(*looks[:2], accepted) for looks, accepted in joined])
     tree = draws.build(
         posterior,
@@ -128,10 +133,10 @@ def run(
 
 def checked(posterior: Posterior) -> Conjugate:
     """The conjugate prior of a posterior of whole points. Raises `InputError` without one, or for weighted points."""
-    return conjugate_prior(posterior, "blocked_gibbs")
+    return of_whole_points(posterior, "blocked_gibbs")
 
 
-def start(key: Array, points: Array, prior: Conjugate, posterior: Posterior) -> State:
+def start(key: Array, points: Float[Array, "N D"], prior: Conjugate, posterior: Posterior) -> BlockedGibbsState:
     """Dispersed start: the points nearest to each of 1 to `MOST` randomly chosen points are those of a component.
 
     Of more than `MANY` points, sweeps on ever larger random subsets (`STAGES`) come first, all of each chain's own: what
@@ -146,34 +151,36 @@ def start(key: Array, points: Array, prior: Conjugate, posterior: Posterior) -> 
     for key, (size, sweeps) in zip(keys, STAGES.items(), strict=True):
         if size < len(points):
             state = _swept(key, state, subset(key, size), sweeps, prior, posterior)
-    return State(state.parameters, jnp.zeros(len(points), int), jnp.zeros((), int))
+    return BlockedGibbsState(state.parameters, jnp.zeros(len(points), int), jnp.zeros((), int))
 
 
-def _swept(key: Array, state: State, points: Array, times: int, prior: Conjugate, posterior: Posterior) -> State:
+def _swept(
+    key: Array, state: BlockedGibbsState, points: Array, times: int, prior: Conjugate, posterior: Posterior
+) -> BlockedGibbsState:
     """`times` sweeps with `EARLY_MOVES`; allocations of other points than these are forgotten."""
-    state = State(state.parameters, jnp.zeros(len(points), int), jnp.zeros((), int))
+    state = BlockedGibbsState(state.parameters, jnp.zeros(len(points), int), jnp.zeros((), int))
     sweep = lambda i, now: step(random.fold_in(key, i + 1), now, points, prior, posterior, *EARLY_MOVES)
     return jax.lax.fori_loop(0, times, sweep, state)
 
 
-def _at_random(key: Array, points: Array, prior: Conjugate, posterior: Posterior) -> State:
+def _at_random(key: Array, points: Float[Array, "N D"], prior: Conjugate, posterior: Posterior) -> BlockedGibbsState:
     key_sites, key_labels, key_rest = random.split(key, 3)
     sites = posterior.initial(key_sites)
     labels = _collapsed.start(key_labels, points, prior, min(MOST, len(sites["means"]))).labels
-    statistics = clusters.statistics(points - prior.base.mean, labels, len(sites["means"]), prior.base)
+    statistics = _clusters.statistics(points - prior.base.mean, labels, len(sites["means"]), prior.base)
     about = conjugate.recentre(*statistics, _base(sites, prior).mean - prior.base.mean, prior.base)
-    return State(_sites(key_rest, about, sites, prior), labels, jnp.zeros((), int))
+    return BlockedGibbsState(_sites(key_rest, about, sites, prior), labels, jnp.zeros((), int))
 
 
 def step(
     key: Array,
-    state: State,
-    points: Array,
+    state: BlockedGibbsState,
+    points: Float[Array, "N D"],
     prior: Conjugate,
     posterior: Posterior,
     moves: int = 0,
     pair_moves: int = 0,
-) -> State:
+) -> BlockedGibbsState:
     """One sweep: `pair_moves` proposals of `part_pairs`, allocations being summed out; allocations; `moves` split-merge
     proposals and then the order of the components, weights and components being integrated out; then everything given
     them.
@@ -188,17 +195,19 @@ def step(
     labels, statistics = allocate(key_points, posterior.mixture(old), points, prior.base)
     base = _base(old, prior)
     statistics = conjugate.recentre(*statistics, base.mean - prior.base.mean, base)
-    places = _split_merge.of_allocations(lambda counts: LOG_ALLOCATIONS[prior.weights](counts, old["concentration"]))
+    places = _split_merge.allocation_places(lambda counts: LOG_ALLOCATIONS[prior.weights](counts, old["concentration"]))
     key_moves, about = random.fold_in(key, 1), points - base.mean
-    moved = _split_merge.moves(key_moves, moves, labels, statistics, about, base, tied, places, WITHIN)
+    moved = _split_merge.moves(
+        key_moves, moves, labels, statistics, about, base, tied=tied, places=places, within=WITHIN
+    )
     order = permute(key_labels, moved.statistics[0], old["concentration"], prior.weights)
     counts, sums, squares = (leaf[order] for leaf in moved.statistics)
     labels = jnp.argsort(order)[moved.labels]
-    return State(_sites(key_sites, (counts, sums, squares), old, prior), labels, moved.accepted)
+    return BlockedGibbsState(_sites(key_sites, (counts, sums, squares), old, prior), labels, moved.accepted)
 
 
 def part_pairs(
-    key: Array, sites: Parameters, points: Array, prior: Conjugate, posterior: Posterior, times: int
+    key: Array, sites: Parameters, points: Float[Array, "N D"], prior: Conjugate, posterior: Posterior, times: int
 ) -> Parameters:
     """`times` proposals to part two components anew with all allocations summed out (`_pairs.split_merge`).
 
@@ -212,7 +221,7 @@ def part_pairs(
     state, _ = _moves.reorder(key_order, state, prior)
     num = min(size, int(np.clip(ROWS // len(points), FEWEST, LARGEST)))
     diagonal = conjugate.shape_of(base)[1] == 1
-    seen = _active.points_of(Arrays(points, jnp.ones(len(points), points.dtype)), diagonal)
+    seen = _active.points_of(Arrays(points, jnp.ones(len(points), points.dtype)), diagonal=diagonal)
     density = _density.log_density(state.components, base, seen)
     state, _, _ = _pairs.split_merge(key_moves, state, base, prior, seen, density, num, times, near=True)
     return _state.parameters_of(_moves.any_order(key_labels, state, prior), posterior)
@@ -225,7 +234,7 @@ def _base(sites: Parameters, prior: Conjugate) -> BaseMeasure:
     return prior.base._replace(mean=sites["base_mean"], kappa=sites["kappa"])
 
 
-def _sites(key: Array, statistics: tuple[Array, Array, Array], old: Parameters, prior: Conjugate) -> Parameters:
+def _sites(key: Array, statistics: _clusters.Statistics, old: Parameters, prior: Conjugate) -> Parameters:
     """Sites of the model given the allocations, whose statistics are about the base mean of the `old` sites."""
     key_weights, key_components, key_base = random.split(key, 3)
     base, counts = _base(old, prior), statistics[0]
@@ -234,31 +243,27 @@ def _sites(key: Array, statistics: tuple[Array, Array, Array], old: Parameters, 
     new |= {"means": means, "scale_trils": scale_trils}
     if prior.hyperprior is None:
         return new
-    everybody = jnp.ones(len(counts), bool)
-    mean, kappa = conjugate.sample_base(key_base, means, scale_trils, everybody, base.kappa, prior.hyperprior)
+    all_components = jnp.ones(len(counts), bool)
+    mean, kappa = conjugate.sample_base(key_base, means, scale_trils, all_components, base.kappa, prior.hyperprior)
     return new | {"base_mean": mean, "kappa": kappa}
 
 
 def allocate(
-    key: Array, components: Mixture, points: Array, base: BaseMeasure
-) -> tuple[Array, tuple[Array, Array, Array]]:
+    key: Array, components: Mixture, points: Float[Array, "N D"], base: BaseMeasure
+) -> tuple[Integer[Array, " N"], _clusters.Statistics]:
     """A component for every point, ``(N,)``, from its probabilities; and the components' statistics about the base mean."""
-    size, dim = points.shape
     num_components = components.log_weights.shape[0]
-    chunk = max(1, min(size, PAIRS // num_components))
-    rows = jnp.pad(points, ((0, -size % chunk), (0, 0)), mode="edge").reshape(-1, chunk, dim)
-    uniforms = random.uniform(key, rows.shape[:2], points.dtype)
+    (chunks,) = passes.chunks(num_components, points)
+    uniforms = random.uniform(key, chunks.shape[:2], points.dtype)
 
-    def some(xs):
-        x, u = xs
-        p = jnp.cumsum(jax.nn.softmax(mixture.log_joint_density(*components, x), axis=-1), axis=-1)
-        return jnp.minimum(jnp.sum(p < u[:, None] * p[:, -1:], axis=-1), num_components - 1)
+    def some(components: Mixture, x: Array, u: Array) -> Array:
+        return passes.drawn(passes.normalised(mixture.log_joint_density(*components, x).T)[1], u)
 
-    labels = jax.lax.map(some, (rows, uniforms)).reshape(-1)[:size]
-    return labels, clusters.statistics(points - base.mean, labels, num_components, base)
+    labels = passes.map_chunks(some, components, (chunks, uniforms)).reshape(-1)[: len(points)]
+    return labels, _clusters.statistics(points - base.mean, labels, num_components, base)
 
 
-def permute(key: Array, counts: Array, a: Array, weights: str) -> Array:
+def permute(key: Array, counts: Float[Array, " K"], a: Float[Array, ""], weights: str) -> Integer[Array, " K"]:
     """An order of the components: K proposals to swap two labels, weights and components being integrated out.
 
     What the points say does not depend on labels, so a swap is accepted by the ratio of `log_allocations` alone. Under a
@@ -283,7 +288,7 @@ def permute(key: Array, counts: Array, a: Array, weights: str) -> Array:
     return jax.lax.fori_loop(0, size, propose, (jnp.arange(size), log_allocations(counts, a)))[0]
 
 
-def log_allocations(counts: Array, a: Array) -> Array:
+def log_allocations(counts: Float[Array, " K"], a: Float[Array, ""]) -> Float[Array, ""]:
     """Log prior of allocations with these counts ``(K,)`` under truncated sticks, which are integrated out, ``()``.
 
     ``sum_{k<K} log B(1 + n_k, a + sum_{j>k} n_j) - log B(1, a)``.
@@ -293,7 +298,7 @@ def log_allocations(counts: Array, a: Array) -> Array:
     return jnp.sum(jnp.log(a) + gammaln(1 + n) + gammaln(a + m) - gammaln(1 + a + n + m))
 
 
-def log_dirichlet_allocations(counts: Array, a: Array) -> Array:
+def log_dirichlet_allocations(counts: Float[Array, " K"], a: Float[Array, ""]) -> Float[Array, ""]:
     """`log_allocations` under ``Dirichlet(a/K, .., a/K)``, up to what depends on a and N alone: ``()``.
 
     ``sum_k log Gamma(n_k + a/K) - log Gamma(a/K)``.
@@ -302,7 +307,7 @@ def log_dirichlet_allocations(counts: Array, a: Array) -> Array:
     return jnp.sum(gammaln(counts + share) - gammaln(share))
 
 
-def _sticks(key: Array, counts: Array, a: Array, prior: Conjugate) -> Parameters:
+def _sticks(key: Array, counts: Float[Array, " K"], a: Float[Array, ""], prior: Conjugate) -> Parameters:
     """Sticks ``v_k | z ~ Beta(1 + n_k, a + sum_{j>k} n_j)``, then the concentration given them."""
     key_here, key_after, key_a = random.split(key, 3)
     after = counts[::-1].cumsum()[::-1] - counts
@@ -312,7 +317,7 @@ def _sticks(key: Array, counts: Array, a: Array, prior: Conjugate) -> Parameters
     return {"concentration": a, "stick_logits": here - rest}
 
 
-def _dirichlet(key: Array, counts: Array, a: Array, prior: Conjugate) -> Parameters:
+def _dirichlet(key: Array, counts: Float[Array, " K"], a: Float[Array, ""], prior: Conjugate) -> Parameters:
     """The concentration with the weights integrated out, by a slice; the weights; and the total mass, Gamma(a, 1)."""
     key_a, key_weights, key_total = random.split(key, 3)
     size, (shape, rate) = len(counts), prior.concentration

@@ -19,7 +19,9 @@ class Budget(NamedTuple):
     restarts: int | None = None
 
 
-def of_all(names: Sequence[str], budget: Budget, settings: Sequence[str], quick: bool) -> dict[str, dict[str, Any]]:
+def options_by_method(
+    names: Sequence[str], budget: Budget, settings: Sequence[str], *, quick: bool
+) -> dict[str, dict[str, Any]]:
     """Options of every method by name: its share of the budget, or of a short run; then `settings` (`parsed`)."""
     own = parsed(names, settings)
     return {name: of(name, budget, quick=quick) | own[name] for name in names}

@@ -14,19 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import Array, random
+from jaxtyping import Float, Int
 
 from .. import draws
 from ..densities import base_measure, conjugate, gaussian
 from ..errors import InputError, above, at_least
 from ..model.posterior import Arrays, Conjugate, Parameters, Posterior
-from . import _cavi_moves as moves_
+from . import _cavi_moves
 from ._cavi_moves import Climb
-from ._cavi_passes import State, Statistics, components, elbo, from_statistics, step
+from ._cavi_passes import CAVIState, Statistics, components, elbo, from_statistics, step
 from ._cavi_weights import WEIGHTS
-from ._method import Method
-from ._run import Progress, run_chains
+from ._method import Method, conjugate_prior
+from ._run import Progress, expired, run_chains
 
-__all__ = ["State", "checked", "elbo", "init", "log_density", "run", "sample", "starts", "step"]
+__all__ = ["CAVIState", "checked", "elbo", "init", "log_density", "run", "sample", "starts", "step"]
 
 CHUNK = 10
 """Cycles between two looks at the stopping rule, at the progress bar and at Ctrl-C. A cycle is three passes."""
@@ -115,9 +116,7 @@ def starts(posterior: Posterior, key: Array, count: int, *, restarts: int = 4, m
 
 def checked(posterior: Posterior) -> Conjugate:
     """The conjugate prior of a posterior. Raises `InputError` without one, or where its base measure is learnt."""
-    prior = posterior.conjugate
-    if prior is None:
-        raise InputError(f"cavi: model {posterior.name} states no conjugate prior; choose map, svi or nuts")
+    prior = conjugate_prior(posterior, "cavi")
     if prior.hyperprior is not None:
         raise InputError(
             f"cavi: model {posterior.name} learns the mean and kappa of its base measure, which q does not hold;"
@@ -126,7 +125,7 @@ def checked(posterior: Posterior) -> Conjugate:
     return prior
 
 
-def init(key: Array, data: Arrays, prior: Conjugate, num_components: int) -> State:
+def init(key: Array, data: Arrays, prior: Conjugate, num_components: int) -> CAVIState:
     """A start of J components, log J uniform up to K, at random points, of a typical covariance and equal counts.
 
     The other components are as they are a priori, and wait for points.
@@ -143,43 +142,43 @@ def init(key: Array, data: Arrays, prior: Conjugate, num_components: int) -> Sta
     return from_statistics(Statistics(counts, counts[:, None] * x, counts[:, None, None, None] * squares), prior)
 
 
-def sample(key: Array, state: State, prior: Conjugate) -> Parameters:
+def sample(key: Array, state: CAVIState, prior: Conjugate) -> Parameters:
     """A draw of q: the sites of the model."""
     key_weights, key_components = random.split(key)
     means, blocks = conjugate.sample(key_components, components(state, prior))
     scale_trils = base_measure.in_smallest_form(blocks, prior.covariance)
     counts, mean = state.statistics.counts, jnp.exp(state.log_mean)
-    of_weights = WEIGHTS[prior.weights].sample(key_weights, counts, mean, prior)
-    return of_weights | {"means": means, "scale_trils": scale_trils}
+    weights_term = WEIGHTS[prior.weights].sample(key_weights, counts, mean, prior)
+    return weights_term | {"means": means, "scale_trils": scale_trils}
 
 
-def log_density(parameters: Parameters, state: State, prior: Conjugate) -> Array:
+def log_density(parameters: Parameters, state: CAVIState, prior: Conjugate) -> Float[Array, ""]:
     """Log density of q at the sites of the model, ``()``: with respect to those, as `Posterior.log_joint` is."""
     q, (means, scale_trils) = components(state, prior), (parameters["means"], parameters["scale_trils"])
     kappa = jnp.sqrt(q.kappa).reshape(-1, *[1] * (scale_trils.ndim - 1))
-    of_means = gaussian.log_density(means, q.mean, scale_trils / kappa)
+    means_term = gaussian.log_density(means, q.mean, scale_trils / kappa)
     blocks = base_measure.in_blocks(scale_trils, prior.covariance)
-    of_factors = gaussian.log_inverse_wishart(blocks, q.df[:, None], q.scale_tril)
+    factors_term = gaussian.log_inverse_wishart(blocks, q.df[:, None], q.scale_tril)
     counts, mean = state.statistics.counts, jnp.exp(state.log_mean)
-    of_weights = WEIGHTS[prior.weights].log_density(parameters, counts, mean, prior)
-    return of_weights + jnp.sum(of_means) + jnp.sum(of_factors)
+    weights_term = WEIGHTS[prior.weights].log_density(parameters, counts, mean, prior)
+    return weights_term + jnp.sum(means_term) + jnp.sum(factors_term)
 
 
-def centre(state: State, prior: Conjugate) -> Parameters:
+def centre(state: CAVIState, prior: Conjugate) -> Parameters:
     """Sites at the means of q's masses, means and precisions: what a snapshot shows."""
     q = components(state, prior)
     blocks = q.scale_tril / jnp.sqrt(q.df)[:, None, None, None]
-    of_weights = WEIGHTS[prior.weights].centre(state.statistics.counts, jnp.exp(state.log_mean))
-    return of_weights | {"means": q.mean, "scale_trils": base_measure.in_smallest_form(blocks, prior.covariance)}
+    weights_term = WEIGHTS[prior.weights].centre(state.statistics.counts, jnp.exp(state.log_mean))
+    return weights_term | {"means": q.mean, "scale_trils": base_measure.in_smallest_form(blocks, prior.covariance)}
 
 
 class _Path(NamedTuple):
     """Where restarts ended, and the way there: loss ``(R, steps)``, snapshots ``(R, S, ...)`` at `steps`."""
 
-    states: State
-    loss: np.ndarray
+    states: CAVIState
+    loss: Float[np.ndarray, "R steps"]
     history: Parameters
-    steps: np.ndarray
+    steps: Int[np.ndarray, " S"]
     accepted: int
 
 
@@ -199,18 +198,18 @@ def _climbed(
     keys = random.split(key_start, restarts)
 
     def begin(keys, data):
-        return jax.vmap(lambda k: moves_.begin(init(k, data, prior, num_components)))(keys)
+        return jax.vmap(lambda k: _cavi_moves.begin(init(k, data, prior, num_components)))(keys)
 
     def chunk(climbs, data):
         def one(climb):
-            after = moves_.cycle(climb, data, prior)
+            after = _cavi_moves.cycle(climb, data, prior)
             return after, after.bound
 
         return jax.vmap(lambda c: jax.lax.scan(lambda c, _: one(c), c, length=CHUNK))(climbs)
 
     def tries(keys, climbs, data):
         def one(climb, key):
-            after, taken = moves_.attempt(key, climb, data, prior, TRIAL)
+            after, taken = _cavi_moves.attempt(key, climb, data, prior, TRIAL)
             return after, (after.bound, taken)
 
         return jax.vmap(lambda keys, c: jax.lax.scan(one, c, keys))(keys, climbs)
@@ -222,7 +221,8 @@ def _climbed(
     climbs = begun(keys, data)
     climb, more = posterior.compile("cavi, climb", chunk, climbs, data)
     some = random.split(key_moves, (restarts, ATTEMPTS))
-    trying, most = posterior.compile("cavi, moves", tries, some, climbs, data)
+    # The largest of the programs: not compiled where no moves are tried.
+    trying, most = posterior.compile("cavi, moves", tries, some, climbs, data) if moves else (tries, 0.0)
     centred, least = posterior.compile("cavi, centre", snapshot, climbs.state)
     floor = 8 * float(jnp.finfo(data.points.dtype).eps)
     rounds = -(-moves // ATTEMPTS)
@@ -237,12 +237,14 @@ def _climbed(
                 bounds.append(np.asarray(values))
                 seen.append((sum(b.shape[1] for b in bounds), state.state))
                 advance(CHUNK, f"best bound {bounds[-1][:, -1].max():.2f}")
-                if _settled(np.concatenate(bounds[begun:], axis=1), max(until, floor)):
+                if _settled(np.concatenate(bounds[begun:], axis=1), max(until, floor)) or expired():
                     break
             return state
 
         state = upwards(state, tolerance, min(BEFORE, max_steps)) if moves else state
         for i in range(rounds):
+            if expired():
+                break
             keys = random.split(random.fold_in(key_moves, i), (restarts, ATTEMPTS))
             state, (values, taken) = trying(keys, state, data)
             bounds.append(np.asarray(values))
@@ -259,13 +261,13 @@ def _climbed(
     return path, seconds + more + most + least, run_seconds
 
 
-def _settled(bounds: np.ndarray, tolerance: float) -> bool:
+def _settled(bounds: Float[np.ndarray, "R steps"], tolerance: float) -> bool:
     """Whether the last `PATIENCE` steps of every restart each lifted its bound by less than `tolerance` of it."""
     last = bounds[:, -PATIENCE - 1 :]
     return last.shape[1] > PATIENCE and bool((np.diff(last) <= tolerance * np.abs(last[:, 1:])).all())
 
 
-def _with_density(key: Array, state: State, prior: Conjugate) -> tuple[Parameters, Array]:
+def _with_density(key: Array, state: CAVIState, prior: Conjugate) -> tuple[Parameters, Float[Array, ""]]:
     parameters = sample(key, state, prior)
     return parameters, log_density(parameters, state, prior)
 

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import Array
+from jaxtyping import Float, Int
 
 from ..data import Dataset
 from ..densities import mixture
-from ..draws import spread
+from ..draws.components import Components
 from ..draws.thinning import evenly
 
 SPREAD, NARROWEST = 48, 16
@@ -17,26 +18,24 @@ SPREAD, NARROWEST = 48, 16
 
 def largest_error(draws: xr.DataTree, full: Dataset, compressed: Dataset) -> float:
     """Largest ``|log p(full) - log p(compressed)|``, nats, over a spread of the draws and those likeliest to be worst."""
-    chosen = jax.tree.map(lambda a: a[_worst_and_spread(draws, full)], _components(draws))
-    data = [(jnp.asarray(d.points), jnp.asarray(d.weights)) for d in (full, compressed)]
-
-    def error(components: tuple[Array, Array, Array]) -> Array:
-        exact, approximate = (mixture.log_likelihood(*mixture.factored(*components), *d) for d in data)
-        return jnp.abs(exact - approximate)
-
-    return float(jnp.max(jax.jit(lambda c: jax.lax.map(error, c))(chosen)))
+    components = Components.of(draws["posterior"].to_dataset()).flatten()
+    chosen = components.at(_worst_and_spread(components, full))
+    exact, approximate = (
+        _log_likelihoods(chosen, jnp.asarray(data.points), jnp.asarray(data.weights)) for data in (full, compressed)
+    )
+    return float(jnp.max(jnp.abs(exact - approximate)))
 
 
-def _components(draws: xr.DataTree) -> tuple[Array, Array, Array]:
-    """Components of all draws, in one row."""
-    posterior = draws["posterior"].to_dataset()
-    arrays = posterior["weights"].values, posterior["means"].values, spread(posterior)
-    weights, means, covariances = (jnp.asarray(a.reshape(-1, *a.shape[2:])) for a in arrays)
-    return weights, means, covariances
+@jax.jit
+def _log_likelihoods(
+    components: Components, points: Float[Array, "N D"], weights: Float[Array, " N"]
+) -> Float[Array, " T"]:
+    """Of every draw, ``(T,)``."""
+    return jax.lax.map(lambda c: mixture.log_likelihood(*mixture.factored(*c), points, weights), components)
 
 
-def _worst_and_spread(draws: xr.DataTree, full: Dataset) -> np.ndarray:
-    weights, _, covariances = (np.asarray(a) for a in _components(draws))
+def _worst_and_spread(components: Components, full: Dataset) -> Int[np.ndarray, " chosen"]:
+    weights, _, covariances = components
     # One dimension: the variance, stored as a number or as a matrix of one entry.
     smallest = covariances.reshape(*covariances.shape[:2], -1)[..., 0]
     narrowest = np.where(weights * full.total_weight >= 1, smallest, np.inf).min(axis=1)

@@ -1,6 +1,8 @@
 """fit(): a method by name, on compressed data where that helps and is certified, with everything recorded."""
 
+import hashlib
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ from jax import Array
 from .. import draws
 from ..data import Dataset
 from ..data.compression import compress, default_bin_width
-from ..errors import InputError, at_least
+from ..errors import InputError, above, at_least
 from ..model.posterior import Posterior
 from . import certificate
+from ._blocks import Blocks, kept_in
 from ._method import Method
-from ._run import Progress
+from ._run import Deadline, Progress, until
 from .registry import find, returned
 
 WORTHWHILE = 0.5
@@ -32,6 +35,8 @@ def fit(
     compression: bool = True,
     tolerance: float = 1e-3,
     progress: Progress | None = None,
+    blocks: str | Path | None = None,
+    time_budget: float | None = None,
     **options: Any,
 ) -> xr.DataTree:
     """Draws of `posterior` by `method`: a name, the path of a method file, or a `Method`; `options` are its own.
@@ -40,26 +45,65 @@ def fit(
     likelihood is then evaluated at draws it produced. If the difference exceeds `tolerance` (nats), the bins are halved and
     the method runs again, at the limit on the full data. The attribute `compression` records what was achieved. Methods
     that allocate points always see the full data: a point cannot be half in one cluster.
-    Same seed, same machine: bit-identical draws. Raises `InputError` for an unknown method or option, and where a
-    method's file fails or returns no draws.
+    Same seed, same machine: bit-identical draws.
+
+    `blocks`: a folder in which samplers keep their draws while they run. Called again with the same folder, a fit that
+    was cut off goes on where its blocks end, to the same draws; they are removed once it is done. `time_budget`: seconds,
+    compilation among them, after which a method ends with what it has, which the attribute `stopped` says; a sampler
+    that is still warming up by then has nothing.
+    Raises `InputError` for an unknown method or option, and where a
+    method's file fails or returns no draws, where the time is over in warm-up, and for blocks of another fit.
+
+    Examples:
+        >>> mode = dpgmm.fit(posterior, "map", restarts=1, steps=50)
+        >>> dict(mode["posterior/means"].sizes)
+        {'chain': 1, 'draw': 1, 'component': 3, 'dim': 1}
     """
     if not isinstance(posterior, Posterior):
         raise InputError(f'fit takes a posterior, not {type(posterior).__name__}: load_model("stick_breaking")(data)')
     at_least("fit", 0, seed=seed)
+    if seed >= 2**32:
+        raise InputError(f"fit option seed = {seed}: it must be below 2^32")
+    above(0, tolerance=tolerance)
+    above(0, **({} if time_budget is None else {"time_budget": time_budget}))
     found = find(method, options)
     found.checked(posterior)
     key = jax.random.PRNGKey(seed)
-    for smaller, record in _candidates(posterior.data, compression and not found.allocates):
-        tree = run(found, posterior.on(smaller), key, progress, **options)
+    deadline = Deadline(math.inf if time_budget is None else time_budget)
+    for smaller, record in _candidates(posterior.data, compression=compression and not found.allocates):
+        held = None if blocks is None else _blocks_of(blocks, found, posterior.on(smaller), seed, options)
+        with until(deadline), kept_in(held):
+            tree = run(found, posterior.on(smaller), key, progress, **options)
+        if held is not None:
+            held.remove()
         if smaller is not posterior.data:
             record["max_error"] = certificate.largest_error(tree, posterior.data, smaller)
             record["tolerance"] = tolerance
             if not record["max_error"] <= tolerance:
                 continue
-        tree["observed_data"] = xr.DataTree(draws.with_coordinates(draws.observed(posterior.data)))
+        tree["observed_data"] = xr.DataTree(_observed(posterior.data))
+        if deadline.met:
+            tree.attrs["stopped"] = f"after {time_budget:g} s, the time that it had"
         tree.attrs |= {"seed": seed, "data": posterior.data.name, "compression": json.dumps(record)}
         return tree
     raise AssertionError("the full data are the last candidate")
+
+
+def _blocks_of(folder: str | Path, method: Method, posterior: Posterior, seed: int, options: dict[str, Any]) -> Blocks:
+    """Where this fit to these data keeps its blocks."""
+    data = posterior.data
+    told = hashlib.sha256(data.points.tobytes() + data.weights.tobytes()).hexdigest()
+    record = {
+        "method": method.name,
+        "method_options": method.bound(options),
+        "seed": seed,
+        "model": posterior.name,
+        "model_options": posterior.options,
+        "data": told,
+        "versions": draws.versions(),
+        "precision": str(jax.dtypes.canonicalize_dtype(float)),
+    }
+    return Blocks(Path(folder) / f"{method.name}-{data.size}", record)
 
 
 def run(
@@ -74,6 +118,11 @@ def run(
         tree.attrs["elbo"] = np.asarray(tree["sample_stats"]["log_weight"]).mean(axis=1)
     options = json.loads(tree.attrs["options"])
     options["method"] = method.bound(given) | options["method"]
+    told = {"sampling_time": tree.attrs["run_seconds"]}
+    if "warmup" in options["method"]:
+        told["tuning_steps"] = options["method"]["warmup"]
+    tree["posterior"].attrs |= told
+    tree["sample_stats"].attrs |= told
     tree.attrs |= {
         "method": method.name,
         "kind": method.kind,
@@ -85,7 +134,12 @@ def run(
     return tree
 
 
-def _candidates(data: Dataset, compression: bool):
+def _observed(data: Dataset) -> xr.Dataset:
+    """The `observed_data` group of all points, whatever the method ran on."""
+    return draws.with_coordinates(draws.observed(data), data.columns).assign_attrs(draws.made_by())
+
+
+def _candidates(data: Dataset, *, compression: bool):
     """Ever finer compressions while they are worthwhile, then the data themselves, each with its record."""
     width = default_bin_width(data) if data.dim == 1 else 0.0
     for refinements in range(12 if compression and data.dim == 1 else 0):

@@ -5,18 +5,20 @@ are shown. Neal (2000), algorithm 3, with the concentration by Escobar & West (1
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import Array, random
+from jaxtyping import Float, Integer
 
 from .. import draws
 from ..errors import InputError, at_least
 from ..model.posterior import Conjugate, Posterior
-from . import _collapsed, _sweeps
-from ._method import Method
+from . import _collapsed, _so_far, _sweeps
+from ._method import Method, conjugate_prior
 from ._run import Progress, stack
 
 WORK = 200_000
@@ -59,7 +61,7 @@ def run(
         `algorithm`: Neal's: 3 integrates the clusters' parameters out, 2 and 8 draw them and mix more slowly.
         `keep_allocations`: keep every draw's partition; by default up to 256 million labels.
 
-    `posterior/allocations` (chain, draw, obs) holds the partitions, labels by first appearance, in the smallest integer
+    `sample_stats/allocations` (chain, draw, obs) holds the partitions, labels by first appearance, in the smallest integer
     type. Component k of a draw is its cluster k, its weight, mean and covariance drawn given the partition; components
     beyond the clusters are draws from the prior, the last one taking the weight that is left. `occupied_clusters` is the
     number of clusters. If clusters outnumber the slots for them, slots are doubled and the chunk of draws runs again:
@@ -76,26 +78,25 @@ def run(
     points = jnp.asarray(posterior.data.points, jax.dtypes.canonicalize_dtype(float))
     size = points.shape[0]
     length = int(np.clip(WORK // (size * thin), 1, 100))
-    keep = keeps(keep_allocations, chains * draws_per_chain * size)
+    keep = keeps(asked=keep_allocations, number=chains * draws_per_chain * size)
     key_start, key_chain, key_draw = random.split(key, 3)
     begin = lambda key, points: _collapsed.start(key, points, prior, MOST)
     start, start_seconds = posterior.compile("gibbs, start", begin, key_start, points)
     starts = [partial(start, k, points) for k in random.split(key_start, chains)]
-    programs = _Programs(posterior, prior, points, (thin, split_merges, algorithm), length, keep)
+    programs = _Programs(posterior, prior, points, (thin, split_merges, algorithm), length, keep=keep)
     programs.compile(SLOTS, starts[0]())
     plan = _sweeps.schedule(key_chain, chains, warmup, draws_per_chain, thin, length)
     note = lambda some: f"{int(np.median((some[0][0].statistics[0] > 0).sum(axis=-1)))} clusters"
     before = programs.seconds
-    results, run_seconds = _sweeps.run(plan, starts, programs.chunks, note, progress)
+    results, run_seconds = _sweeps.run(plan, starts, programs.chunks, note, _invariants, progress)
     run_seconds = max(0.0, run_seconds - (programs.seconds - before))  # Slots doubled on the way were compiled then.
     # One more than clusters: the last component takes what the others leave.
     most = 1 + max((some[0][0].statistics[0] > 0).sum(axis=-1).max() for parts in results for some in parts)
     width = max(most, int(posterior.options["truncation"]))
-    cut = lambda *a: np.concatenate(a)[plan.warm : plan.total]
-    joined = [jax.tree.map(cut, *(_resized(s, width) for s in r)) for r in results]
+    joined = [plan.kept([_resized(some, width) for some in parts]) for parts in results]
     kept, labels = stack([looks[0] for looks, _ in joined]), [looks[1] for looks, _ in joined]
     accepted = np.stack([accepted for _, accepted in joined])
-    keys = random.split(key_draw, (chains, draws_per_chain))
+    keys = random.split(key_draw, (chains, draws_per_chain))[:, : accepted.shape[1]]
     sample = lambda pair: _collapsed.parameters(pair[0], pair[1], prior)
     every = lambda *pair: jax.lax.map(lambda row: jax.lax.map(sample, row), pair)
     draw, draw_seconds = posterior.compile("gibbs, parameters", every, keys, kept)
@@ -113,9 +114,17 @@ def run(
     return with_allocations(tree, np.stack(labels), int(clusters.max())) if keep else tree
 
 
+def _invariants(some: Any) -> _so_far.Scalars:
+    """Of a chunk: those of the clusters' shares and means, the number of clusters, the concentration."""
+    kept = some[0][0]
+    counts, sums = kept.statistics[:2]
+    weights, means = counts / counts.sum(axis=1, keepdims=True), sums / np.maximum(counts, 1)[..., None]
+    return _so_far.invariants(weights, means, clusters=(counts > 0).sum(axis=1), concentration=kept.concentration)
+
+
 def checked(posterior: Posterior) -> Conjugate:
     """The conjugate prior of a stick-breaking posterior of whole points. Raises `InputError` for others."""
-    prior = conjugate_prior(posterior, "gibbs")
+    prior = of_whole_points(posterior, "gibbs")
     if prior.weights != "sticks":
         raise InputError(
             f"gibbs: it samples the untruncated Dirichlet process, which model {posterior.name} is not;"
@@ -124,11 +133,9 @@ def checked(posterior: Posterior) -> Conjugate:
     return prior
 
 
-def conjugate_prior(posterior: Posterior, method: str) -> Conjugate:
+def of_whole_points(posterior: Posterior, method: str) -> Conjugate:
     """The conjugate prior of a posterior of whole points. Raises `InputError` without one, or for weighted points."""
-    prior, data = posterior.conjugate, posterior.data
-    if prior is None:
-        raise InputError(f"{method}: model {posterior.name} states no conjugate prior; choose map, svi or nuts")
+    prior, data = conjugate_prior(posterior, method), posterior.data
     if (data.weights != 1).any():
         raise InputError(
             f"{method}: {data.name} has weighted points, and it allocates points one by one;"
@@ -137,16 +144,16 @@ def conjugate_prior(posterior: Posterior, method: str) -> Conjugate:
     return prior
 
 
-def keeps(asked: bool | None, number: int) -> bool:
+def keeps(*, asked: bool | None, number: int) -> bool:
     """Whether allocations are kept: as asked, or where there are not too many."""
     return number <= KEEP if asked is None else asked
 
 
-def with_allocations(tree: xr.DataTree, labels: np.ndarray, num_labels: int) -> xr.DataTree:
-    """The tree with `posterior/allocations`, in the smallest integer type that holds the labels."""
+def with_allocations(tree: xr.DataTree, labels: Integer[np.ndarray, "chain draw obs"], num_labels: int) -> xr.DataTree:
+    """The tree with `sample_stats/allocations`, in the smallest integer type that holds the labels."""
     array = labels.astype(np.min_scalar_type(num_labels - 1))
-    tree["posterior"] = xr.DataTree(
-        tree["posterior"].to_dataset().assign(allocations=(("chain", "draw", "obs"), array))
+    tree["sample_stats"] = xr.DataTree(
+        tree["sample_stats"].to_dataset().assign(allocations=(("chain", "draw", "obs"), array))
     )
     return tree
 
@@ -155,21 +162,31 @@ class _Programs:
     """The compiled chunk for each number of slots, and the seconds that they took."""
 
     def __init__(
-        self, posterior, prior: Conjugate, points: Array, moves: tuple[int, int, int], length: int, keep: bool
+        self,
+        posterior: Posterior,
+        prior: Conjugate,
+        points: Float[Array, "N D"],
+        moves: tuple[int, int, int],
+        length: int,
+        *,
+        keep: bool,
     ):
         self.posterior, self.prior, self.points, self.moves = posterior, prior, points, moves
         self.length, self.keep, self.seconds = length, keep, 0.0
 
-    def compile(self, slots: int, state: _collapsed.State):
+    def compile(self, slots: int, state: _collapsed.GibbsState):
         keys = random.split(random.PRNGKey(0), self.length)
         name = "gibbs", slots, *self.moves, self.keep
         compiled, seconds = self.posterior.compile(name, self._chunk(slots), state, keys, self.points)
         self.seconds += seconds
         return compiled
 
-    def chunks(self) -> _sweeps.Chunk:
-        """The chunk function of a chain, which doubles its slots where clusters outnumber them, and runs again."""
-        slots = SLOTS
+    def chunks(self, last: Any) -> _sweeps.Chunk:
+        """The chunk function of a chain, which doubles its slots where clusters outnumber them, and runs again.
+
+        It has the slots of the `last` chunk of the chain, where there is one.
+        """
+        slots = SLOTS if last is None else last[0][0].statistics[0].shape[-1]
 
         def one(state, keys):
             nonlocal slots
@@ -182,9 +199,9 @@ class _Programs:
     def _chunk(self, slots: int):
         label_type = np.min_scalar_type(slots - 1)
         thin, split_merges, algorithm = self.moves
-        step = lambda key, state, points: _collapsed.step(
-            key, state, points, self.prior, slots, split_merges, algorithm
-        )
+
+        def step(key, state, points):
+            return _collapsed.step(key, state, points, self.prior, slots, split_merges, algorithm)
 
         def look(state, points):
             labels = state.labels.astype(label_type) if self.keep else jnp.zeros(0, label_type)

@@ -13,15 +13,16 @@ import numpy as np
 import optax
 import xarray as xr
 from jax import Array
+from jaxtyping import Float
 
 from .. import draws
-from ..errors import at_least
+from ..errors import InputError, above, at_least
 from ..model.posterior import Arrays, Parameters, Posterior
 from ._method import Method
-from ._run import Progress, constrained, dispersed, run_chains
+from ._run import Progress, constrained, dispersed, expired, run_chains
 
 
-class State(NamedTuple):
+class MAPState(NamedTuple):
     """Unconstrained coordinates, and what the optimiser remembers."""
 
     position: Parameters
@@ -50,6 +51,7 @@ def run(
     `InputError` for options out of range.
     """
     at_least("map", 1, restarts=restarts, steps=steps, snapshots=snapshots)
+    above(0, learning_rate=learning_rate)
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
     stride = max(1, steps // snapshots)
     num_strides = -(-steps // stride)
@@ -57,7 +59,7 @@ def run(
     def advance_all(states, data):
         """One stride of every restart: the snapshot is taken before it."""
         one = lambda state: jax.lax.scan(lambda s, _: step(s, data, posterior, optimiser), state, length=stride)
-        return *jax.vmap(one)(states), states.position
+        return *jax.lax.map(one, states), states.position
 
     starts, data = dispersed(posterior, key, restarts), posterior.arrays()
     states = jax.vmap(lambda position: init(position, optimiser))(starts)
@@ -66,6 +68,8 @@ def run(
     def all_restarts(_, advance):
         state, losses, path = states, [], []
         for _ in range(num_strides):
+            if losses and expired():
+                break
             state, values, before = compiled(state, data)
             losses.append(np.asarray(values))
             path.append(before)
@@ -73,26 +77,30 @@ def run(
         return state.position, np.concatenate(losses, axis=1), [*path, state.position]
 
     [(final, losses, path)], run_seconds = run_chains(all_restarts, 1, steps, progress)
+    if not np.isfinite(losses[:, -1]).any():
+        raise InputError(
+            f"map: no restart of model {posterior.name} ends at a finite density; correct its prior or data"
+        )
     modes = jax.tree.map(lambda leaf: leaf[:, None], constrained(posterior, final, 1))
     history = constrained(posterior, jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *path), 2)
     return draws.build(
         posterior,
         modes,
-        chosen={"steps": num_strides * stride, "mode_of": "density of the constrained parameters"},
+        chosen={"steps": losses.shape[1], "mode_of": "density of the constrained parameters"},
         compile_seconds=compile_seconds,
         run_seconds=run_seconds,
-        optimisation=draws.paths(posterior, losses, history, np.arange(num_strides + 1) * stride),
+        optimisation=draws.paths(posterior, losses, history, np.arange(len(path)) * stride),
     )
 
 
-def init(position: Parameters, optimiser: optax.GradientTransformation) -> State:
+def init(position: Parameters, optimiser: optax.GradientTransformation) -> MAPState:
     """The state at unconstrained coordinates."""
-    return State(position, optimiser.init(position))
+    return MAPState(position, optimiser.init(position))
 
 
 def step(
-    state: State, data: Arrays, posterior: Posterior, optimiser: optax.GradientTransformation
-) -> tuple[State, Array]:
+    state: MAPState, data: Arrays, posterior: Posterior, optimiser: optax.GradientTransformation
+) -> tuple[MAPState, Float[Array, ""]]:
     """One step down the gradient of minus the log joint in the unconstrained coordinates, and its value before, nats.
 
     The density is that of the constrained parameters: without a Jacobian, so that the mode is that of the model as stated.
@@ -101,7 +109,7 @@ def step(
     value, gradient = jax.value_and_grad(loss)(state.position)
     update, memory = optimiser.update(gradient, state.memory)
     position: Any = optax.apply_updates(state.position, update)
-    return State(position, memory), value
+    return MAPState(position, memory), value
 
 
 METHOD = Method("map", run, kind="point", quick={"restarts": 4, "steps": 600}, colour="#0072B2", usual=True)

@@ -7,6 +7,7 @@ and late sticks drawn anew, splits and mergers. ``moves="none"`` is plain NUTS: 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,14 +15,15 @@ import numpy as np
 import xarray as xr
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Shaped
 
 from .. import draws
 from ..errors import InputError, at_least
 from ..model import reordering
 from ..model.posterior import Arrays, Parameters, Posterior
-from . import _adaptive, _moves, _plain, _state
+from . import _adaptive, _moves, _plain, _so_far, _state, _sweeps
 from ._method import Method
-from ._run import Progress, constrained, dispersed, run_chains, stack
+from ._run import Progress, constrained, dispersed, stack
 
 CHUNK = 25
 """Draws between two looks at the progress bar and at Ctrl-C."""
@@ -37,15 +39,16 @@ REFRESHES = 1
 class Sampler(NamedTuple):
     """A Markov chain: `init(key, start, data)` a state, `step(state, data)` a state and statistics of the transition.
 
-    `position(state)` is kept of a draw, and `parameters` are those of positions with leading axes (chain, draw); `name`
-    tells the programs apart.
+    `position(state)` is kept of a draw, and `parameters` are those of positions with leading axes (chain, draw);
+    ``mixtures(positions)``: weights and means on the host, of those of a chunk; `name` tells the programs apart.
     """
 
     name: tuple
     init: Callable[[Array, Any, Arrays], Any]
-    step: Callable[[Any, Arrays], tuple[Any, dict[str, Array]]]
+    step: Callable[[Any, Arrays], tuple[Any, dict[str, Shaped[Array, ""]]]]
     position: Callable[[Any], Any]
     parameters: Callable[[Any], Parameters]
+    mixtures: Callable[[Any], tuple[np.ndarray, np.ndarray]]
 
 
 def run(
@@ -100,11 +103,11 @@ def run(
         raise InputError(f"nuts option target_accept = {target_accept!r}: it must lie between 0 and 1")
     density = lambda starts, data: jax.lax.map(posterior.on(data).log_density, starts)
     if not np.isfinite(posterior.compile("nuts, starts", density, starts, data)[0](starts, data)).all():
-        raise InputError(f"model {posterior.name}: the log density of a start is not finite; mend its initial(key)")
+        raise InputError(f"model {posterior.name}: the log density of a start is not finite; correct its initial(key)")
     if moves == "all":
         sweep = posterior.data.size <= SWEPT and bool((posterior.data.weights == 1).all())
         settings = _moves.Settings(active, split_merges, REFRESHES, depth)
-        sampler = with_moves(posterior, settings, warmup * thin, target_accept, sweep)
+        sampler = with_moves(posterior, settings, warmup * thin, target_accept, sweep=sweep)
     else:
         settings = _plain.Settings(warmup * thin, target_accept, depth, dense_mass, moves == "swaps")
         sampler = plain(posterior, starts, settings)
@@ -140,38 +143,40 @@ def _chosen(posterior: Posterior, moves: str | None, start: Parameters) -> str:
     return moves or "all"
 
 
-def _run(posterior, sampler, key, starts, data, warmup, count, thin, progress):
+def _run(
+    posterior: Posterior,
+    sampler: Sampler,
+    key: Array,
+    starts: Parameters,
+    data: Arrays,
+    warmup: int,
+    count: int,
+    thin: int,
+    progress: Progress | None,
+) -> tuple[list[Any], float, float]:
     """Chains on threads; `count` draws of each after the first `warmup`, and seconds of compiling and running."""
     keys = random.split(key, len(jax.tree.leaves(starts)[0]))
     start = lambda i: jax.tree.map(lambda leaf: leaf[i], starts)
     init, init_seconds = posterior.compile(
         (*sampler.name, "init", warmup * thin), sampler.init, keys[0], start(0), data
     )
-    states = [init(k, start(i), data) for i, k in enumerate(keys)]
+    states = [partial(init, k, start(i), data) for i, k in enumerate(keys)]
 
     def draw(state, data):
         state, stats = jax.lax.scan(lambda s, _: sampler.step(s, data), state, length=thin)
         return state, (sampler.position(state), {name: _joined(name, of) for name, of in stats.items()})
 
     chunk = lambda state, data: jax.lax.scan(lambda s, _: draw(s, data), state, length=CHUNK)
-    compiled, seconds = posterior.compile((*sampler.name, CHUNK, thin), chunk, states[0], data)
-    total = warmup + count
-
-    def chain(index, advance):
-        state, kept = states[index], []
-        for begin in range(0, total, CHUNK):
-            state, out = compiled(state, data)
-            kept.append(jax.device_get(out))
-            phase = "warm-up" if begin < warmup else "sampling"
-            steps = int(np.median(kept[-1][1]["n_steps"]))
-            advance(min(CHUNK, total - begin), f"chain {index + 1} {phase}, {steps} steps a draw")
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[warmup:total], *kept)
-
-    results, run_seconds = run_chains(chain, len(keys), total, progress)
-    return results, init_seconds + seconds, run_seconds
+    compiled, seconds = posterior.compile((*sampler.name, CHUNK, thin), chunk, states[0](), data)
+    plan = _sweeps.Schedule(warmup, warmup + count, CHUNK)
+    note = lambda out: f"{int(np.median(out[1]['n_steps']))} steps a draw"
+    invariants = lambda out: _so_far.invariants(*sampler.mixtures(out[0]), energy=out[1]["energy"])
+    chunks = lambda _: lambda state, _: compiled(state, data)
+    results, run_seconds = _sweeps.run(plan, states, chunks, note, invariants, progress)
+    return [plan.kept(parts) for parts in results], init_seconds + seconds, run_seconds
 
 
-def _joined(name: str, every: Array) -> Array:
+def _joined(name: str, every: Shaped[Array, " thin"]) -> Shaped[Array, ""]:
     """A statistic of the transitions of one draw: the last of what is a state, the mean of rates, the sum of counts."""
     if name in ("energy", "step_size"):
         return every[-1]
@@ -181,7 +186,7 @@ def _joined(name: str, every: Array) -> Array:
 
 
 def with_moves(
-    posterior: Posterior, settings: _moves.Settings, adapt: int, target_accept: float, sweep: bool
+    posterior: Posterior, settings: _moves.Settings, adapt: int, target_accept: float, *, sweep: bool
 ) -> Sampler:
     """NUTS with all moves (`_adaptive`)."""
 
@@ -192,9 +197,10 @@ def with_moves(
     return Sampler(
         ("nuts, all moves", settings, target_accept, sweep),
         lambda key, start, _: _adaptive.init(key, start, posterior, adapt),
-        lambda now, data: _adaptive.step(now, data, posterior, settings, target_accept, sweep),
+        lambda now, data: _adaptive.step(now, data, posterior, settings, target_accept, sweep=sweep),
         lambda now: now.state,
         parameters,
+        lambda kept: (np.exp(kept.components.log_weights), kept.components.means),
     )
 
 
@@ -211,6 +217,7 @@ def plain(posterior: Posterior, starts: Parameters, settings: _plain.Settings) -
         lambda state, data: _plain.step(state, data, posterior, kernel, settings),
         lambda state: state.z,
         lambda kept: constrained(posterior, kept, 2, unravel),
+        lambda kept: _so_far.mixtures(posterior, kept, lambda z: posterior.constrain(unravel(z))[0]),
     )
 
 

@@ -13,6 +13,7 @@ import xarray as xr
 from .. import draws
 from ..errors import InputError
 from ..model import loading
+from ..model.places import entry_points, folder, peers
 from ..model.posterior import Posterior
 from . import blocked_gibbs, cavi, gibbs, map, nuts, svi
 from ._method import GREY, Method
@@ -23,8 +24,6 @@ REGISTRY: dict[str, Method] = {
 """Our methods by name."""
 OTHERS: dict[str, Method] = {}
 """Methods of installed packages and of users' files that have been found so far."""
-GROUP = "dpgmm.methods"
-"""Group of the entry points by which installed packages offer methods: ``name = "package.module:METHOD"``."""
 
 
 def find(method: str | Path | Method, options: Iterable[str] = ()) -> Method:
@@ -51,12 +50,7 @@ def colour(name: str) -> str:
 
 def names() -> list[str]:
     """Names of all methods that can be asked for by name: ours and those of installed packages."""
-    return [*REGISTRY, *(entry for entry in _entry_points() if entry not in REGISTRY)]
-
-
-def peers() -> list[str]:
-    """Names of the methods of other libraries in comparisons/peers/, found by name like ours; they may not be installed."""
-    return sorted(path.stem for path in _peers().glob("*.py"))
+    return [*REGISTRY, *(entry for entry in entry_points() if entry not in REGISTRY)]
 
 
 def suited(posterior: Posterior) -> list[str]:
@@ -82,22 +76,14 @@ def _named(name: str) -> Method:
         return method
     if name.endswith(".py"):
         return _register(_of_file(Path(name)), name)
-    entries = _entry_points()
+    entries = entry_points()
     if name in entries:
         return _register(_of_entry(entries[name]), entries[name].value, name)
     if name in peers():
-        return _register(_of_file(_peers() / f"{name}.py"), name)
+        return _register(_of_file(folder("comparisons") / "peers" / f"{name}.py"), name)
     close = difflib.get_close_matches(name, [*names(), *peers()], n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join([*names(), *peers()])}."
     raise InputError(f"no method {name!r}: {hint} Or give the path of a .py file")
-
-
-def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
-    return {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
-
-
-def _peers() -> Path:
-    return loading.folder("comparisons") / "peers"
 
 
 def _of_entry(entry: importlib.metadata.EntryPoint) -> Method:
@@ -106,13 +92,13 @@ def _of_entry(entry: importlib.metadata.EntryPoint) -> Method:
         method = entry.load()
     except Exception as error:
         raise InputError(f"method {entry.name} of {entry.value}: {type(error).__name__}: {error}") from error
-    return _telling(_stated(method, entry.value), Path(sys.modules[entry.module].__file__ or entry.module))
+    return _telling(stated(method, entry.value), Path(sys.modules[entry.module].__file__ or entry.module))
 
 
 def _of_file(path: Path) -> Method:
     """The `METHOD` of a file."""
     module = loading.load(str(path), "methods")
-    return _telling(_stated(getattr(module, "METHOD", None), str(path)), path)
+    return _telling(stated(getattr(module, "METHOD", None), str(path)), path)
 
 
 def _telling(method: Method, path: Path) -> Method:
@@ -126,7 +112,8 @@ def _telling(method: Method, path: Path) -> Method:
     return Method(**{**vars(method), "run": run})
 
 
-def _stated(method: Any, where: str) -> Method:
+def stated(method: Any, where: str) -> Method:
+    """The `METHOD` of a file, if it is one. Raises `InputError` otherwise."""
     if not isinstance(method, Method):
         found = "none" if method is None else type(method).__name__
         raise InputError(f"{where}: a method file states METHOD = dpgmm.methods.Method(...), found {found}")

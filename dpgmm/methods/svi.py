@@ -6,8 +6,10 @@ and their tail says whether the guide can stand in for the posterior (PSIS k-hat
 """
 
 import math
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -15,14 +17,15 @@ import optax
 import xarray as xr
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
 from numpyro.infer import SVI, Trace_ELBO, autoguide
 from numpyro.infer.svi import SVIState
 
 from .. import draws
-from ..errors import InputError, at_least
-from ..model.posterior import Arrays, Posterior
+from ..errors import InputError, above, at_least
+from ..model.posterior import Arrays, Parameters, Posterior
 from ._method import Method
-from ._run import Progress, constrained, dispersed, run_chains, stack
+from ._run import Progress, constrained, dispersed, expired, run_chains, stack
 
 GUIDES = {
     "normal": autoguide.AutoDiagonalNormal,
@@ -71,6 +74,7 @@ def run(
         raise InputError(f"svi: no guide {guide!r}; there are {', '.join(GUIDES)}")
     sizes = {"restarts": restarts, "max_steps": max_steps, "particles": particles}
     at_least("svi", 1, **sizes, draws_per_restart=draws_per_restart)
+    above(0, learning_rate=learning_rate, init_scale=init_scale)
     key_start, key_run, key_draw = random.split(key, 3)
     starts, data = dispersed(posterior, key_start, restarts), posterior.arrays()
     unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], starts))[1]
@@ -94,7 +98,7 @@ def run(
             state, values, params = compiled(state, data)
             losses.append(np.asarray(values))
             path.append(params["auto_loc"])
-            last = _settled(losses)
+            last = _settled(losses) or expired()
             advance(max_steps - done if last else CHUNK, f"restart {index + 1}, ELBO {-losses[-1].mean():.1f}")
             if last:
                 break
@@ -119,22 +123,35 @@ def run(
 
 
 def _set_up(
-    log_density, start: Array, data: Arrays, guide: str, learning_rate: float, particles: int, init_scale: float
-):
+    log_density: Callable[[Float[Array, " P"], Arrays], Float[Array, ""]],
+    start: Float[Array, " P"],
+    data: Arrays,
+    guide: str,
+    learning_rate: float,
+    particles: int,
+    init_scale: float,
+) -> tuple[autoguide.AutoContinuous, SVI, dict[str, Array]]:
     """Guide, optimisation, and the parameters that it starts from but for the location."""
-    compiled = jax.jit(log_density)  # The guide's set-up runs the program op by op.
 
-    def program(data):
+    def program(data, density=log_density):
         u = numpyro.sample("u", dist.ImproperUniform(dist.constraints.real_vector, (), start.shape))
-        numpyro.factor("log_density", compiled(u, data))
+        numpyro.factor("log_density", density(u, data))
 
     family = GUIDES[guide](program, init_scale=init_scale)
     svi = SVI(program, family, optax.adam(learning_rate), Trace_ELBO(num_particles=particles))
-    state = svi.init(random.PRNGKey(0), data, init_params={"auto_loc": start})
+    # The set-up wants the shape of things alone: any density does, and this one costs nothing op by op.
+    anything = lambda u, data: jnp.zeros(())
+    state = svi.init(random.PRNGKey(0), data, anything, init_params={"auto_loc": start})
     return family, svi, svi.optim.get_params(state.optim_state)
 
 
-def _weighted_draws(family: autoguide.AutoContinuous, log_density, count: int, of_restart, data: Arrays):
+def _weighted_draws(
+    family: autoguide.AutoContinuous,
+    log_density: Callable[[Float[Array, " P"], Arrays], Float[Array, ""]],
+    count: int,
+    of_restart: tuple[Array, dict[str, Array]],
+    data: Arrays,
+) -> tuple[Float[Array, "{count} P"], Float[Array, " {count}"]]:
     """Draws of one guide ``(count, P)`` and their log importance weights ``(count,)``.
 
     One after the other: arrays of many draws are large, and products of six axes hang jaxlib 0.10.2 on CPUs (jax issue
@@ -147,7 +164,7 @@ def _weighted_draws(family: autoguide.AutoContinuous, log_density, count: int, o
     return u, jax.lax.map(lambda u: log_density(u, data) - q.log_prob(u), u)
 
 
-def _settled(losses: list[np.ndarray]) -> bool:
+def _settled(losses: list[Float[np.ndarray, " steps"]]) -> bool:
     """Whether the last `PATIENCE` chunks all failed to fall below the best earlier mean by two standard errors."""
     if len(losses) <= PATIENCE:
         return False
@@ -157,7 +174,12 @@ def _settled(losses: list[np.ndarray]) -> bool:
     return bool((means[-PATIENCE:] > best - 2 * errors[-PATIENCE:]).all())
 
 
-def _paths(posterior: Posterior, unravel, losses: list[np.ndarray], paths: list[list]) -> xr.Dataset:
+def _paths(
+    posterior: Posterior,
+    unravel: Callable[[Float[Array, " P"]], Parameters],
+    losses: list[Float[np.ndarray, "..."]],
+    paths: list[list[Float[Array, " P"]]],
+) -> xr.Dataset:
     """Paths of unequal lengths in one group: losses end in NaN, components stay where they stopped."""
     longest = max(len(path) for path in paths)
     padded = stack([stack(path + [path[-1]] * (longest - len(path))) for path in paths])

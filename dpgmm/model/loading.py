@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,24 +17,12 @@ import jax
 from ..data import Dataset
 from ..densities import sticks
 from ..errors import InputError
+from . import statements
+from .places import STUDY, folder, names
 from .posterior import Posterior
 
-STUDY = "study.py"
-"""The file of a study that is a folder: it may import what lies beside, as `from . import tables`."""
-
-
-def folder(kind: str) -> Path:
-    """Folder of the built-in ``"models"`` or ``"comparisons"``: inside the wheel, or beside the package in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / f"_{kind}"
-    return inside if inside.is_dir() else package.parent / kind
-
-
-def names(kind: str) -> list[str]:
-    """Names of the built-in files of a kind, sorted; of models, those that state a posterior; of studies, also folders."""
-    files = [path for path in folder(kind).glob("*.py") if not path.stem.startswith("_")]
-    stated = [path.stem for path in files if kind != "models" or "def posterior(" in path.read_text()]
-    return sorted(stated + [path.parent.name for path in folder(kind).glob(f"*/{STUDY}")])
+OTHERWISE = {"data": "as the first argument", "truncation": "by --truncation"}
+"""How to give what is no option of --set."""
 
 
 def load_model(name: str | Path) -> Callable[..., Posterior]:
@@ -44,6 +32,11 @@ def load_model(name: str | Path) -> Callable[..., Posterior]:
     of `dpgmm.sticks.default_truncation` under Gamma(1, log N). Raises `InputError` where there is no such model, the file
     cannot be imported, or it has no such function; and, when called, where an option is not one of the model's, or a file
     of the user's fails or returns no `Posterior`.
+
+    Examples:
+        >>> make = dpgmm.load_model("stick_breaking")
+        >>> make([9.2, 9.4, 19.6, 20.1], truncation=3).data.points.shape
+        (4, 1)
     """
     make = posterior_function(name)
     accepted = inspect.signature(make).parameters
@@ -63,15 +56,16 @@ def load_model(name: str | Path) -> Callable[..., Posterior]:
     return posterior
 
 
-def posterior_function(name: str | Path) -> Callable[..., Posterior]:
+def posterior_function(name: str | Path | ModuleType) -> Callable[..., Posterior]:
     """The function `posterior` of a model's file, as the file states it: its signature and docstring name the options."""
-    return _function(load(str(name), "models"), "posterior", "model")
+    module = name if isinstance(name, ModuleType) else load(str(name), "models")
+    return _function(module, "posterior", "model")
 
 
 def load_study(name: str | Path) -> Callable[..., Any]:
-    """The function `run(out, quick=False)` of a comparison, by built-in name, or path of a file or of a folder with `STUDY`.
+    """The function `run(out, *, quick=False)` of a comparison, by built-in name, or path of a file or of a folder.
 
-    Raises `InputError` likewise.
+    A folder holds `STUDY`. Raises `InputError` likewise.
     """
     return _function(load(str(name), "comparisons"), "run", "study")
 
@@ -137,11 +131,14 @@ def _package(place: Path, kind: str) -> str:
 
 
 def _tried(make: Callable, data: Dataset, options: dict[str, Any], path: Path) -> Posterior:
-    """What a user's model makes, its density traced once, so that a mistake is told as one, with its line."""
+    """What a user's model makes, its prior compared with itself, so that a mistake is told as one, with its line."""
     with told(path, "model"):
         made = make(data, **options)
         if isinstance(made, Posterior):
-            jax.eval_shape(lambda key: made.log_joint(made.initial(key)), jax.random.PRNGKey(0))
+            shape = jax.eval_shape(lambda key: made.log_joint(made.initial(key)), jax.random.PRNGKey(0)).shape
+            if shape != ():
+                raise InputError(f"{path}: the log joint density has shape {shape}; log_prior must return one number")
+            statements.check(made, str(path))
     if not isinstance(made, Posterior):
         raise InputError(f"{path}: posterior(...) returned {type(made).__name__}; it must return a dpgmm.Posterior")
     return made
@@ -156,7 +153,7 @@ def told(path: Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         message = str(error).strip().splitlines() or [""]
-        raise InputError(f"{place(path, error)}: {type(error).__name__}: {message[0]}; mend the {what}") from error
+        raise InputError(f"{place(path, error)}: {type(error).__name__}: {message[0]}; correct the {what}") from error
 
 
 def place(path: Path, error: Exception) -> str:
@@ -171,3 +168,21 @@ def _function(module: ModuleType, name: str, what: str) -> Callable[..., Any]:
     if not callable(function):
         raise InputError(f"{module.__file__}: no function {name}(...), which a {what} file must define")
     return function
+
+
+def options(settings: Sequence[str] | None) -> dict[str, Any]:
+    """Options of the model by name, from NAME=VALUE: numbers where they are numbers."""
+    options = {}
+    for setting in settings or []:
+        name, equals, value = setting.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise InputError(f"--set {setting}: give NAME=VALUE, such as --set covariance=diagonal")
+        if name in ("data", "truncation"):
+            raise InputError(
+                f"--set {setting}: no option of the model's prior; give the {name} itself, {OTHERWISE[name]}"
+            )
+        try:
+            options[name] = float(value)
+        except ValueError:
+            options[name] = value
+    return options

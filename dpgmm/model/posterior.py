@@ -1,4 +1,4 @@
-"""Posterior: one model bound to one data set. A model states its prior twice; the likelihood is everybody's."""
+"""Posterior: one model bound to one data set. A model states its prior twice; the likelihood is the same for all."""
 
 import dataclasses
 from collections.abc import Callable, Hashable
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 from jax import Array
+from jaxtyping import Float
 
 from ..data import Dataset
 from ..densities import distributions, gaussian, mixture
@@ -23,8 +24,8 @@ Parameters = dict[str, Array]
 class Arrays(NamedTuple):
     """``points (N, D)`` and ``weights (N,)``: a data set inside a compiled program, an argument of it."""
 
-    points: Array
-    weights: Array
+    points: Float[Array, "N D"]
+    weights: Float[Array, " N"]
 
 
 class Mixture(NamedTuple):
@@ -32,19 +33,30 @@ class Mixture(NamedTuple):
 
     Those are ``(K, D, D)``, lower triangular; ``(1, D, D)``, one that all components share; ``(K, D)`` standard deviations;
     or ``(K, 1)``, one for all dimensions.
+
+    Examples:
+        >>> mixture = dpgmm.Mixture(np.log([0.3, 0.7]), means=np.array([[0.0], [5.0]]), scale_trils=np.ones((2, 1)))
+        >>> np.exp(mixture.log_weights).round(2).tolist()
+        [0.3, 0.7]
     """
 
-    log_weights: Array
-    means: Array
-    scale_trils: Array
+    log_weights: Float[Array, " K"]
+    means: Float[Array, "K D"]
+    scale_trils: Float[Array, "..."]
 
 
 class Components(NamedTuple):
-    """A mixture as people want it: ``weights (K,)``, ``means (K, D)``, ``covariances (K, D, D)``."""
+    """A mixture as people want it: ``weights (K,)``, ``means (K, D)``, ``covariances (K, D, D)``.
 
-    weights: Array
-    means: Array
-    covariances: Array
+    Examples:
+        >>> found = dpgmm.Components(np.array([0.3, 0.7]), np.array([[0.0], [5.0]]), np.ones((2, 1, 1)))
+        >>> round(float(found.weights @ found.means[:, 0]), 2)  # the mean of the mixture
+        3.5
+    """
+
+    weights: Float[Array, " K"]
+    means: Float[Array, "K D"]
+    covariances: Float[Array, "..."]
 
 
 class Hyperprior(NamedTuple):
@@ -77,12 +89,18 @@ class Posterior:
     NumPyro, `mixture(parameters) -> Mixture`, one `Transform` per site, in an order in which each may use the sites
     before it, and `initial(key) -> parameters`, a dispersed start. `parameters` is a dict of arrays keyed by site name.
     Everything else follows here, once. `conjugate` is there for methods that need a conjugate prior, where it is one.
+
+    Examples:
+        >>> posterior.name, posterior.data.points.shape
+        ('stick_breaking', (11, 1))
+        >>> jax.eval_shape(posterior.initial, jax.random.PRNGKey(0))["means"].shape  # of three components
+        (3, 1)
     """
 
     name: str
     data: Dataset
     options: dict[str, Any]
-    log_prior: Callable[[Parameters], Array]
+    log_prior: Callable[[Parameters], Float[Array, ""]]
     mixture: Callable[[Parameters], Mixture]
     prior_program: Callable[[], Mixture]
     transforms: dict[str, Transform]
@@ -90,11 +108,11 @@ class Posterior:
     conjugate: Conjugate | None = None
     programs: Programs = dataclasses.field(default_factory=Programs, repr=False)
 
-    def log_likelihood(self, parameters: Parameters) -> Array:
+    def log_likelihood(self, parameters: Parameters) -> Float[Array, ""]:
         """``sum_n omega_n log sum_k w_k N(x_n | mu_k, Sigma_k)``, nats."""
         return mixture.log_likelihood(*self.mixture(parameters), *self.arrays())
 
-    def log_joint(self, parameters: Parameters) -> Array:
+    def log_joint(self, parameters: Parameters) -> Float[Array, ""]:
         """Normalised log prior plus log likelihood, nats, a density of the constrained parameters."""
         return self.log_prior(parameters) + self.log_likelihood(parameters)
 
@@ -103,7 +121,7 @@ class Posterior:
         points, weights = self.arrays()
         numpyro.sample("points", distributions.GaussianMixture(*self.prior_program(), weights), obs=points)
 
-    def constrain(self, unconstrained: Parameters) -> tuple[Parameters, Array]:
+    def constrain(self, unconstrained: Parameters) -> tuple[Parameters, Float[Array, ""]]:
         """Parameters and ``log |d parameters / d unconstrained|``, from coordinates scaled to the data."""
         parameters, log_jacobian = {}, jnp.zeros(())
         for site, transform in self.transforms.items():
@@ -115,7 +133,7 @@ class Posterior:
         """Inverse of `constrain`."""
         return {site: t.unconstrain(parameters[site], parameters) for site, t in self.transforms.items()}
 
-    def log_density(self, unconstrained: Parameters) -> Array:
+    def log_density(self, unconstrained: Parameters) -> Float[Array, ""]:
         """Log joint density of the unconstrained coordinates, Jacobian included: what a sampler walks on."""
         parameters, log_jacobian = self.constrain(unconstrained)
         return self.log_joint(parameters) + log_jacobian
@@ -147,7 +165,8 @@ class Posterior:
         """`function` compiled for arguments like `args`, and the seconds that took: none the second time.
 
         Programs are kept with the prior, for all data sets: data must be among `args`, and `name` must tell whatever
-        else `function` closes over, but for the model's own functions.
+        else `function` closes over, but for the model's own functions. Another prior, which differs in the arrays that its
+        functions close over, is traced and not compiled.
         """
         return self.programs.compile((name, self._functions()), function, *args)
 
@@ -174,7 +193,7 @@ class _Same:
         return id(self.it)
 
 
-def _covariances(scale_trils: Array, means: Array) -> Array:
+def _covariances(scale_trils: Float[Array, "*form"], means: Float[Array, "K D"]) -> Float[Array, "*form"]:
     """``L L^T``, in the form of L."""
     if gaussian.is_diagonal(scale_trils, means):
         return scale_trils**2

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from ..densities import sticks
 from ..errors import InputError
@@ -12,7 +13,7 @@ COMPONENTS = ("log_masses", "means", "scale_trils")
 """Sites with one row for each component; `stick_logits` are computed anew from the weights."""
 
 
-def reordered(parameters: Parameters, order: Array, posterior: Posterior) -> Parameters:
+def reordered(parameters: Parameters, order: Integer[Array, " K"], posterior: Posterior) -> Parameters:
     """The same mixture with its components in another order: ``order[k]`` is the one that becomes k, ``(K,)``."""
     new = {site: _rows(leaf, order) if site in COMPONENTS else leaf for site, leaf in parameters.items()}
     if "stick_logits" in parameters:
@@ -29,7 +30,7 @@ def check(posterior: Posterior, unconstrained: Parameters) -> None:
         found = posterior.mixture(reordered(parameters, order, posterior))
         return found, jax.tree.map(lambda leaf: _rows(leaf, order), posterior.mixture(parameters))
 
-    found, wanted = jax.jit(both)(unconstrained)
+    found, wanted = posterior.compile("reordered", both, unconstrained)[0](unconstrained)
     for of_mixture, one, other in zip(found._fields, found, wanted, strict=True):
         # In units of what tells components apart: data may lie far from zero, and have any scale.
         apart, rounding = jnp.ptp(other, axis=0), 100 * jnp.finfo(other.dtype).eps * jnp.abs(other).max(axis=0)
@@ -40,6 +41,6 @@ def check(posterior: Posterior, unconstrained: Parameters) -> None:
             )
 
 
-def _rows(leaf: Array, order: Array) -> Array:
+def _rows(leaf: Float[Array, "#K *shape"], order: Integer[Array, " K"]) -> Float[Array, "#K *shape"]:
     """Rows in another order; a single row, of a covariance that all components share, stays where it is."""
     return leaf[order] if leaf.shape[0] == order.shape[0] else leaf

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import InputError
 from .losses import Loss, distances, resolve
-from .similarity import canonical, labels_of, num_clusters
+from .similarity import Draws, draws_of
 
 METRICS = ("vi", "binder", "binder_pairs", "nvi", "id", "nid")
 """Losses that are metrics on partitions, so that a ball is a ball. omari breaks the triangle inequality."""
@@ -34,7 +34,7 @@ class CredibleBall:
 
 
 def credible_ball(
-    allocations: np.ndarray, partition: np.ndarray, loss: str | Loss = "vi", level: float = 0.95
+    allocations: np.ndarray | Draws, partition: np.ndarray, loss: str | Loss = "vi", level: float = 0.95
 ) -> CredibleBall:
     """Credible ball around `partition` ``(n,)`` from draws ``(T, n)``: all draws up to the smallest sufficient radius.
 
@@ -46,20 +46,20 @@ def credible_ball(
         raise InputError(f"{loss.name} is no metric, so it has no balls; choose one of {', '.join(METRICS)}")
     if not 0 < level <= 1:
         raise InputError(f"level is {level}; give a number in (0, 1]")
-    draws = labels_of(allocations)
+    draws = draws_of(allocations)
     distance = distances(draws, partition, loss)
-    needed = int(np.ceil(level * len(draws) - 1e-9))
+    needed = int(np.ceil(level * len(distance) - 1e-9))
     radius = float(np.sort(distance)[max(needed, 1) - 1])
     inside = distance <= radius + _slack(radius)
-    clusters, distance, draws = num_clusters(draws)[inside], distance[inside], canonical(draws)[inside]
+    clusters, distance, labels = draws.num_clusters[inside], distance[inside], draws.labels[inside]
 
     def farthest(among: np.ndarray) -> tuple[float, np.ndarray]:
         most = float(distance[among].max())
-        return most, np.unique(draws[among & (distance >= most - _slack(most))], axis=0)
+        return most, np.unique(labels[among & (distance >= most - _slack(most))], axis=0)
 
     upper_distance, upper = farthest(clusters == clusters.min())
     lower_distance, lower = farthest(clusters == clusters.max())
-    _, horizontal = farthest(np.ones(len(draws), bool))
+    _, horizontal = farthest(np.ones(len(labels), bool))
     share = float(inside.mean())
     return CredibleBall(loss, level, share, radius, horizontal, upper_distance, upper, lower_distance, lower)
 

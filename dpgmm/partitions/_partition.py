@@ -10,11 +10,12 @@ import xarray as xr
 
 from .. import draws as schema
 from ..draws import allocations as gaussian_allocations
+from ..draws.components import Components
 from ..errors import InputError
 from ._credible_ball import METRICS, CredibleBall, credible_ball
 from .losses import Loss, contributions, resolve
 from .search import PointEstimate, point_estimate
-from .similarity import labels_of, num_clusters
+from .similarity import Draws, draws_of, labels_of
 from .uncertainty import allocation_uncertainty
 
 LIMIT = 1_000
@@ -52,7 +53,7 @@ class Partition:
 
 
 class _Labels(NamedTuple):
-    labels: np.ndarray
+    draws: Draws
     rows: np.ndarray
     notes: tuple[str, ...]
 
@@ -73,25 +74,30 @@ def partition(
 ) -> Partition:
     """The partition of smallest expected loss under the draws, its credible ball, and who is sure of what.
 
-    `draws` is a DataTree, or a Dataset of its `group`. The variable `allocations` holds labels over those of `sample_dims`
-    that it has and one more dimension, the observations: labels of any sampler, permuted as they may be. Where a DataTree
-    of our schema has no such variable, one allocation of every point is drawn in every draw from the Gaussian components,
-    with `seed`. Of more than `limit` observations a random sample without replacement is used, also by `seed`. Points
-    that carry weights are repeated by them, or, beyond `limit` or with weights that are not whole, sampled by them.
+    `draws` is a DataTree, or a Dataset of its `group`. The variable `allocations`, of that group or of `sample_stats`, where
+    our samplers leave it, holds labels over those of `sample_dims` that it has and one more dimension, the observations:
+    labels of any sampler, permuted as they may be. Where a DataTree of our schema has no such variable, one allocation of
+    every point is drawn in every draw from the Gaussian components, with `seed`. Of more than `limit` observations a random
+    sample without replacement is used, also by `seed`. Points that carry weights are repeated by them, or, beyond `limit`
+    or with weights that are not whole, sampled by them.
     Losses: `LOSSES`; the other options: `point_estimate` and `credible_ball`.
 
     Raises `InputError` where neither allocations nor components are found, and for options out of range.
+
+    Examples:
+        >>> found = dpgmm.partition(tree, "vi")
+        >>> found.partition.shape, found.similarity.shape, found.units
+        ((11,), (11, 11), 'bits')
     """
     loss = resolve(loss)
     for name, value, least in (("limit", limit, 1), ("seed", seed, 0)):
         if not isinstance(value, int | np.integer) or value < least:
             raise InputError(f"{name} is {value!r}; give a whole number of {least} or more")
     found = _labels(draws, allocations, group, tuple(sample_dims), int(limit), seed)
-    labels = found.labels
-    estimate = point_estimate(labels, loss, starts=starts, max_clusters=max_clusters, seed=seed, workers=workers)
+    estimate = point_estimate(found.draws, loss, starts=starts, max_clusters=max_clusters, seed=seed, workers=workers)
     similarity = estimate.similarity
     over = lambda values: xr.DataArray(values, dims="obs", coords={"obs": found.rows})
-    counts, share = np.unique(num_clusters(labels), return_counts=True)
+    counts, share = np.unique(found.draws.num_clusters, return_counts=True)
     mean_over_draws = {"vi_lb": "vi", "omari_approx": "omari"}.get(loss.name, loss)
     return Partition(
         partition=over(estimate.partition),
@@ -100,10 +106,10 @@ def partition(
         loss=loss,
         num_clusters=estimate.num_clusters,
         similarity=xr.DataArray(similarity, dims=("obs", "obs_"), coords={"obs": found.rows, "obs_": found.rows}),
-        credible_ball=credible_ball(labels, estimate.partition, _metric(loss), level),
+        credible_ball=credible_ball(found.draws, estimate.partition, _metric(loss), level),
         uncertainty=over(allocation_uncertainty(similarity, estimate.partition)),
-        contribution=over(contributions(labels, estimate.partition, mean_over_draws)),
-        cluster_counts=xr.DataArray(share / len(labels), dims="clusters", coords={"clusters": counts}),
+        contribution=over(contributions(found.draws, estimate.partition, mean_over_draws)),
+        cluster_counts=xr.DataArray(share / share.sum(), dims="clusters", coords={"clusters": counts}),
         observations=found.rows,
         estimate=estimate,
         notes=found.notes,
@@ -129,8 +135,10 @@ def _labels(
     else:
         dataset = draws
     rng = np.random.default_rng(seed)
-    if name in dataset:
-        return _given(dataset[name], sample_dims, limit, rng)
+    stats = draws["sample_stats"].to_dataset() if isinstance(draws, xr.DataTree) and "sample_stats" in draws else {}
+    for where in (dataset, stats):
+        if name in where:
+            return _given(where[name], sample_dims, limit, rng)
     if isinstance(draws, xr.DataTree) and group == "posterior" and "weights" in dataset:
         return _drawn(schema.check(draws), limit, seed, rng)
     raise InputError(
@@ -151,7 +159,7 @@ def _given(variable: xr.DataArray, sample_dims: tuple[str, ...], limit: int, rng
     rows, note = _observations(np.ones(variable.sizes[others[0]]), limit, rng)
     values = variable.transpose(*samples, others[0]).isel({others[0]: rows}).values
     labels = labels_of(values.reshape(-1, len(rows)), str(variable.name))
-    return _Labels(labels, rows, (f"allocations are the variable {variable.name!r}", note))
+    return _Labels(draws_of(labels), rows, (f"allocations are the variable {variable.name!r}", note))
 
 
 def _drawn(tree: xr.DataTree, limit: int, seed: int, rng: np.random.Generator) -> _Labels:
@@ -160,15 +168,9 @@ def _drawn(tree: xr.DataTree, limit: int, seed: int, rng: np.random.Generator) -
     points = observed["points"].values
     weights = observed["point_weights"].values if "point_weights" in observed else np.ones(len(points))
     rows, note = _observations(weights, limit, rng)
-    arrays = posterior["weights"].values, posterior["means"].values, schema.spread(posterior)
-    mixing, means, covariances = map(_stacked, arrays)
-    labels = gaussian_allocations.draw(jax.random.key(seed), mixing, means, covariances, points[rows])
-    return _Labels(labels, rows, (f"allocations are drawn from the Gaussian components, seed {seed}", note))
-
-
-def _stacked(array: np.ndarray) -> np.ndarray:
-    """Chains one after the other."""
-    return array.reshape(-1, *array.shape[2:])
+    components = Components.of(posterior).flatten()
+    labels = gaussian_allocations.draw(jax.random.key(seed), *components, points[rows])
+    return _Labels(draws_of(labels), rows, (f"allocations are drawn from the Gaussian components, seed {seed}", note))
 
 
 def _observations(weights: np.ndarray, limit: int, rng: np.random.Generator) -> tuple[np.ndarray, str]:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import InputError
-from .similarity import CELLS, Clusters, canonical, labels_of, similarity_matrix
+from .similarity import CELLS, DistinctClusters, Draws, canonical, draws_of, labels_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,16 +139,14 @@ def unequal_costs(loss: str, a: float, b: float) -> Loss:
     return dataclasses.replace(LOSSES[loss], name=f"{loss}(a={a:g}, b={b:g})", weights=(b, a))
 
 
-def distances(allocations: np.ndarray, partition: np.ndarray, loss: str | Loss = "vi") -> np.ndarray:
+def distances(allocations: np.ndarray | Draws, partition: np.ndarray, loss: str | Loss = "vi") -> np.ndarray:
     """Loss of `partition` ``(n,)`` against every draw of `allocations` ``(T, n)``: ``(T,)``, in the loss's units.
 
     Streams over draws. Raises `InputError` for labels that are not whole numbers or of another number of observations.
     """
-    draws, partition, loss = labels_of(allocations), labels_of(partition, "partition", 1), resolve(loss)
+    draws, loss = draws_of(allocations), resolve(loss)
     partition = same_size(draws, partition)
-    size = draws.shape[1]
-    step = max(1, CELLS // (8 * size))
-    parts = [_distances(canonical(draws[s : s + step]), partition, loss) for s in range(0, len(draws), step)]
+    parts = [_distances(labels, partition, loss) for labels in draws.chunks(max(1, CELLS // (8 * draws.size)))]
     return np.concatenate(parts)
 
 
@@ -158,15 +156,15 @@ def vi(allocations: np.ndarray, partition: np.ndarray) -> np.ndarray:
     return found if np.ndim(allocations) == 2 else found[0]
 
 
-def expected_loss(allocations: np.ndarray, partition: np.ndarray, loss: str | Loss = "vi") -> float:
+def expected_loss(allocations: np.ndarray | Draws, partition: np.ndarray, loss: str | Loss = "vi") -> float:
     """Posterior expected loss of `partition` ``(n,)`` under the draws ``(T, n)``, as `LOSSES` defines the expectation.
 
     Raises `InputError` as `distances` does.
     """
-    draws, loss = labels_of(allocations), resolve(loss)
-    partition = same_size(draws, labels_of(partition, "partition", 1))
+    draws, loss = draws_of(allocations), resolve(loss)
+    partition = same_size(draws, partition)
     if loss.name in FROM_SIMILARITY:
-        return float(losses_at_similarity(similarity_matrix(draws), partition[None], loss)[0])
+        return float(losses_at_similarity(draws.similarity, partition[None], loss)[0])
     return float(distances(draws, partition, loss).mean())
 
 
@@ -182,7 +180,7 @@ def losses_at_similarity(similarity: np.ndarray, partitions: np.ndarray, loss: s
     the criterion of Wade & Ghahramani 2018, section 3.1, `VI.lb` in R.
     """
     loss = resolve(loss)
-    found = Clusters(partitions)
+    found = DistinctClusters(partitions)
     sizes = found.members.sum(axis=1)
     step = max(1, CELLS // found.size)
     s = [_at_similarity(found.members[k : k + step], similarity, loss) for k in range(0, len(sizes), step)]
@@ -190,7 +188,7 @@ def losses_at_similarity(similarity: np.ndarray, partitions: np.ndarray, loss: s
     return loss.value(found.draws @ loss.table(found.size)[sizes], b, found.draws @ np.concatenate(s), found.size)
 
 
-def contributions(allocations: np.ndarray, partition: np.ndarray, loss: str | Loss = "vi") -> np.ndarray:
+def contributions(allocations: np.ndarray | Draws, partition: np.ndarray, loss: str | Loss = "vi") -> np.ndarray:
     """What each observation adds to the expected loss, ``(n,)``: parts of `expected_loss`, which they sum to.
 
     The sums A, B and S are sums over observations too, of log2 of the size of the observation's cluster (entropy) or of
@@ -199,15 +197,13 @@ def contributions(allocations: np.ndarray, partition: np.ndarray, loss: str | Lo
 
     Raises `InputError` as `distances` does, and for the losses that are no mean over draws (vi_lb, omari_approx).
     """
-    draws, loss = labels_of(allocations), resolve(loss)
+    draws, loss = draws_of(allocations), resolve(loss)
     if loss.name in FROM_SIMILARITY:
         raise InputError(f"{loss.name} is no mean over draws; ask for the contributions to vi or omari")
-    partition = same_size(draws, labels_of(partition, "partition", 1))
-    size = draws.shape[1]
+    partition, size = same_size(draws, partition), draws.size
     share = lambda counts: np.log2(np.maximum(counts, 1)) if loss.kernel == "entropy" else (counts - 1) / 2
-    total, step = np.zeros(size), max(1, CELLS // (8 * size))
-    for start in range(0, len(draws), step):
-        labels = canonical(draws[start : start + step])
+    total = np.zeros(size)
+    for labels in draws.chunks(max(1, CELLS // (8 * size))):
         table = _contingency(labels, partition)
         a, b, s = _sums(table, loss.table(size))
         larger = (a >= b)[:, None]
@@ -217,16 +213,16 @@ def contributions(allocations: np.ndarray, partition: np.ndarray, loss: str | Lo
         of_s = share(table[rows, partition, labels])
         scale = np.broadcast_to(np.maximum(loss.scale(a, b, s, size), 0.25), b.shape)[:, None]
         total += ((alpha * (of_a - of_s) + beta * (of_b - of_s)) / scale).sum(axis=0)
-    return total / len(draws)
+    return total / len(draws.labels)
 
 
-def expected_losses(clusters: Clusters, partitions: np.ndarray, loss: Loss) -> np.ndarray:
+def expected_losses(clusters: DistinctClusters, partitions: np.ndarray, loss: Loss) -> np.ndarray:
     """`expected_loss` of many partitions ``(P, n)`` at once, ``(P,)``, for losses that are means over draws.
 
     Every distinct cluster of the partitions meets every distinct cluster of the draws once, however many share it.
     """
     table, size = loss.table(clusters.size), clusters.size
-    found = Clusters(partitions)
+    found = DistinctClusters(partitions)
     a = found.draws @ table[found.members.sum(axis=1)]
     b = clusters.draws @ table[clusters.members.sum(axis=1)]
     s = found.draws @ _overlaps(found, clusters, table, average=loss.expectation != "draws")
@@ -239,16 +235,39 @@ def expected_losses(clusters: Clusters, partitions: np.ndarray, loss: Loss) -> n
     return np.concatenate([loss.value(a[c, None], b, s[c], size).mean(axis=1) for c in chunks])
 
 
-def same_size(draws: np.ndarray, partition: np.ndarray) -> np.ndarray:
+def pairwise(one: np.ndarray | Draws, other: np.ndarray | Draws, loss: str | Loss = "vi") -> np.ndarray:
+    """Loss between every partition of `one` ``(P, n)`` and every one of `other` ``(T, n)``: ``(P, T)``.
+
+    The same numbers as `distances`, one partition at a time; here distinct clusters meet once. Raises `InputError` for
+    labels that are not whole numbers, another number of observations, and losses that are no function of two partitions.
+    """
+    one, other, loss = draws_of(one), draws_of(other), resolve(loss)
+    if loss.name in FROM_SIMILARITY:
+        raise InputError(f"{loss.name} is no loss between two partitions; take vi or omari")
+    if one.size != other.size:
+        raise InputError(f"partitions of {one.size} and of {other.size} observations; give the same ones")
+    draws, table = DistinctClusters(other), loss.table(one.size)
+    b = draws.draws @ table[draws.members.sum(axis=1)]
+    found, step = [], max(1, CELLS // max(len(draws.members), len(b)))
+    for labels in one.chunks(step):
+        part = DistinctClusters(Draws(labels))
+        a = part.draws @ table[part.members.sum(axis=1)]
+        s = part.draws @ _overlaps(part, draws, table, average=False)
+        found.append(loss.value(a[:, None], b, s, one.size))
+    return np.maximum(np.concatenate(found), 0.0)
+
+
+def same_size(draws: Draws, partition: np.ndarray) -> np.ndarray:
     """`partition` in canonical form. Raises `InputError` where it has not as many observations as the draws."""
-    if draws.shape[1] != len(partition):
+    partition = labels_of(partition, "partition", 1)
+    if draws.size != len(partition):
         raise InputError(
-            f"the partition has {len(partition)} observations and the draws have {draws.shape[1]}; give the same ones"
+            f"the partition has {len(partition)} observations and the draws have {draws.size}; give the same ones"
         )
     return canonical(partition)
 
 
-def _overlaps(one: Clusters, other: Clusters, table: np.ndarray, *, average: bool) -> np.ndarray:
+def _overlaps(one: DistinctClusters, other: DistinctClusters, table: np.ndarray, *, average: bool) -> np.ndarray:
     """``sum_j f(|cluster u and cluster j of draw t|)`` of every cluster of `one` and draw of `other`: ``(U, T)``.
 
     Averaged over the draws, ``(U,)``, where `average`.

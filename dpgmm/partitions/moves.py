@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse
 
 from .losses import Loss
-from .similarity import Clusters, similarity_matrix
+from .similarity import DistinctClusters, Draws, draws_of
 
 TOLERANCE = 1e-12
 """A smaller decrease of the expected loss, relative to 1 + loss, is rounding and no reason to move."""
@@ -23,15 +23,14 @@ def slack(loss):
 class Evidence:
     """What all searches under the same draws read, made once.
 
-    clusters: the draws' distinct clusters. similarity: ``(n, n)``. distinct: for every observation, the distinct clusters
-    that hold it and the share of draws that have each; weighted: the same, sparse ``(n, U)``. of_observation: ``(n, T)``,
-    the distinct cluster that holds it.
+    draws: in canonical form. clusters: their distinct clusters. similarity: ``(n, n)``. distinct: for every observation,
+    the distinct clusters that hold it and the share of draws that have each; weighted: the same, sparse ``(n, U)``.
+    of_observation: ``(n, T)``, the distinct cluster that holds it.
     """
 
-    def __init__(self, allocations: np.ndarray):
-        self.clusters = Clusters(allocations)
-        self.size = self.clusters.size
-        self.similarity = similarity_matrix(allocations)
+    def __init__(self, allocations: np.ndarray | Draws):
+        self.draws = draws_of(allocations)
+        self.clusters, self.size, self.similarity = DistinctClusters(self.draws), self.draws.size, self.draws.similarity
         columns = [np.flatnonzero(column) for column in self.clusters.members.T]
         self.distinct = [(c, self.clusters.weights[c]) for c in columns]
         index, ends = np.concatenate(columns), np.cumsum([0, *map(len, columns)])
@@ -41,8 +40,8 @@ class Evidence:
         self.of_observation = np.ascontiguousarray(self.clusters.index.T.astype(np.intp))
 
 
-class State:
-    """Clusters 0 ... K - 1 of the observations that are in; cluster K is the empty one, where a new cluster begins.
+class SearchState:
+    """DistinctClusters 0 ... K - 1 of the observations that are in; cluster K is the empty one, where a new cluster begins.
 
     labels: ``(n,)``, -1 for an observation that is out. sizes: of the clusters. a, b, s: the sums A, B and S, where B and S
     are one number a draw or their averages. seen: how many observations the draws are compared on.
@@ -154,7 +153,7 @@ class State:
         raise NotImplementedError
 
 
-class Tables(State):
+class Tables(SearchState):
     """For every loss that sums over the draws' own clusters.
 
     counts: ``(K, U)``, overlaps of the clusters here with the distinct clusters of the draws. ahead: ``f(m + 1) - f(m)`` of
@@ -220,7 +219,7 @@ class Tables(State):
         self.ahead = np.concatenate([self.ahead, np.zeros_like(self.ahead)])
 
 
-class Pairs(State):
+class Pairs(SearchState):
     """For losses on pairs that are exact, or approximated, from the similarity matrix p.
 
     sums: ``(K, n)``, ``sum_{j in k} p_ij`` of every observation i and cluster k.
@@ -296,7 +295,7 @@ class Bound(Pairs):
         pass
 
 
-def state(evidence: Evidence, loss: Loss) -> State:
+def state(evidence: Evidence, loss: Loss) -> SearchState:
     """The cheapest state that is right for the loss."""
     if loss.expectation == "bound":
         return Bound(evidence, loss)

@@ -16,8 +16,8 @@ from scipy.spatial.distance import squareform
 
 from ..errors import InputError
 from .losses import FROM_SIMILARITY, Loss, expected_loss, expected_losses, losses_at_similarity, resolve
-from .moves import Evidence, State, slack, state
-from .similarity import canonical, labels_of
+from .moves import Evidence, SearchState, slack, state
+from .similarity import Draws, canonical, draws_of
 
 MAX_SWEEPS = 200
 SYSTEMATIC = ("draws", "average", "complete")
@@ -56,7 +56,7 @@ class PointEstimate:
 
 
 def point_estimate(
-    allocations: np.ndarray,
+    allocations: np.ndarray | Draws,
     loss: str | Loss = "vi",
     *,
     starts: int = 16,
@@ -77,9 +77,8 @@ def point_estimate(
     Costs O(T K) for every observation looked at, O(K) for binder, O(n) for vi_lb. Raises `InputError` for labels that
     are not whole numbers, an unknown loss, and options out of range.
     """
-    draws, loss = labels_of(allocations), resolve(loss)
-    size = draws.shape[1]
-    limit = size if max_clusters is None else max_clusters
+    draws, loss = draws_of(allocations), resolve(loss)
+    limit = draws.size if max_clusters is None else max_clusters
     for name, value, least in (
         ("starts", starts, 0),
         ("max_clusters", limit, 1),
@@ -88,7 +87,7 @@ def point_estimate(
     ):
         if not isinstance(value, int | np.integer) or value < least:
             raise InputError(f"{name} is {value!r}; give a whole number of {least} or more")
-    search = _Search(Evidence(draws), loss, min(int(limit), size), zealous, seed)
+    search = _Search(Evidence(draws), loss, min(int(limit), draws.size), zealous, seed)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         found = list(pool.map(search.descend, range(-len(SYSTEMATIC), starts)))
         # Starts that met in one partition go on as one.
@@ -121,7 +120,7 @@ class _Search:
     zealous: int
     seed: int
 
-    def descend(self, start: int) -> tuple[State, Run]:
+    def descend(self, start: int) -> tuple[SearchState, Run]:
         """Sweep until nothing moves, from random start 0, 1, ..., or from a systematic one, -3 to -1."""
         rng = np.random.default_rng([self.seed, start + len(SYSTEMATIC)])
         at = state(self.evidence, self.loss)
@@ -134,7 +133,7 @@ class _Search:
         _descend(at, self.limit, rng)
         return at, run._replace(swept_loss=at.value())
 
-    def improve(self, at: State, number: int) -> State:
+    def improve(self, at: SearchState, number: int) -> SearchState:
         """Zealous updates, and sweeps after each that helps, until none does."""
         rng = np.random.default_rng([self.seed, number, 1])
         for _ in range(MAX_SWEEPS):
@@ -143,7 +142,7 @@ class _Search:
             _descend(at, self.limit, rng)
         return at
 
-    def _at_random(self, at: State, rng: np.random.Generator, number: int) -> str:
+    def _at_random(self, at: SearchState, rng: np.random.Generator, number: int) -> str:
         size = self.evidence.size
         if number % 2 == 0:
             _allocate(at, rng.permutation(size), self.limit)
@@ -154,7 +153,7 @@ class _Search:
 
     def _best_draw(self) -> tuple[np.ndarray, str]:
         """The best draw; the one cluster of all, where every draw has more clusters than are wanted."""
-        draws = np.unique(canonical(self.evidence.clusters.index), axis=0)
+        draws = np.unique(self.evidence.draws.labels, axis=0)
         draws = draws[draws.max(axis=1) < self.limit]
         if not len(draws):
             return np.zeros(self.evidence.size, int), "one cluster"
@@ -179,14 +178,14 @@ class _Search:
         return ranked[np.argmin(expected_losses(clusters, ranked, self.loss))], method
 
 
-def _fill(at: State, labels: np.ndarray) -> None:
+def _fill(at: SearchState, labels: np.ndarray) -> None:
     """Put every observation where the canonical `labels` say."""
     for i, k in enumerate(labels):
         at.observe(i)
         at.put(i, int(k), at.gains(i))
 
 
-def _allocate(at: State, order: np.ndarray, limit: int) -> None:
+def _allocate(at: SearchState, order: np.ndarray, limit: int) -> None:
     """Put observations that are out where they cost least, one after the other."""
     for i in order:
         at.observe(i)
@@ -194,7 +193,7 @@ def _allocate(at: State, order: np.ndarray, limit: int) -> None:
         at.put(i, int(np.argmin(at.costs(gains)[:limit])), gains)
 
 
-def _sweep(at: State, order: np.ndarray, limit: int) -> bool:
+def _sweep(at: SearchState, order: np.ndarray, limit: int) -> bool:
     """Reallocate the observations, one after the other. True where one has moved, which lowers the expected loss."""
     moved = False
     for i in order:
@@ -209,14 +208,14 @@ def _sweep(at: State, order: np.ndarray, limit: int) -> bool:
     return moved
 
 
-def _descend(at: State, limit: int, rng: np.random.Generator) -> None:
+def _descend(at: SearchState, limit: int, rng: np.random.Generator) -> None:
     """Sweep until nothing moves."""
     for _ in range(MAX_SWEEPS):
         if not _sweep(at, rng.permutation(at.movable(limit)), limit):
             break
 
 
-def _zealous(at: State, limit: int, attempts: int, rng: np.random.Generator) -> bool:
+def _zealous(at: SearchState, limit: int, attempts: int, rng: np.random.Generator) -> bool:
     """Destroy a cluster and allocate its members anew; undo it where that does not help. True at the first success."""
     _, first = np.unique(at.labels, return_index=True)
     value = at.value()
@@ -232,7 +231,7 @@ def _zealous(at: State, limit: int, attempts: int, rng: np.random.Generator) -> 
     return False
 
 
-def _gather(at: State, members: np.ndarray) -> None:
+def _gather(at: SearchState, members: np.ndarray) -> None:
     """Make `members` one cluster again."""
     for i in members:
         at.take(i)

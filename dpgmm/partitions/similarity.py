@@ -1,6 +1,8 @@
 """Partitions as arrays of labels: one form for each, and how often two observations share a cluster."""
 
-from collections.abc import Iterable
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import scipy.sparse
@@ -33,6 +35,13 @@ def canonical(allocations: np.ndarray) -> np.ndarray:
     """Labels 0, 1, ... by first appearance, ``(n,)`` or ``(T, n)``, int32: equal rows are equal partitions."""
     array = np.asarray(allocations)
     rows = labels_of(np.atleast_2d(array))
+    new, step = np.empty(rows.shape, np.int32), max(1, CELLS // (8 * rows.shape[1]))
+    for start in range(0, len(rows), step):
+        new[start : start + step] = _by_first_appearance(rows[start : start + step])
+    return new.reshape(array.shape)
+
+
+def _by_first_appearance(rows: np.ndarray) -> np.ndarray:
     places = np.arange(rows.shape[1])
     order = np.argsort(rows, axis=1, kind="stable")
     ordered = np.take_along_axis(rows, order, axis=1)
@@ -42,7 +51,39 @@ def canonical(allocations: np.ndarray) -> np.ndarray:
     first = np.empty_like(order)
     np.put_along_axis(first, order, first_ordered, axis=1)
     rank = np.cumsum(first == places, axis=1) - 1
-    return np.take_along_axis(rank, first, axis=1).astype(np.int32).reshape(array.shape)
+    return np.take_along_axis(rank, first, axis=1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draws:
+    """Draws of partitions in canonical form, made once: what is asked of them more than once is kept."""
+
+    labels: np.ndarray
+    """``(T, n)`` int32, as `canonical` gives them."""
+
+    @functools.cached_property
+    def num_clusters(self) -> np.ndarray:
+        """Number of clusters of every draw, ``(T,)``."""
+        return self.labels.max(axis=1) + 1
+
+    @functools.cached_property
+    def similarity(self) -> np.ndarray:
+        """`similarity_matrix` of the draws."""
+        return _mean_together(self.labels[part] for part in _chunks(self.labels))
+
+    @property
+    def size(self) -> int:
+        """Number n of observations."""
+        return self.labels.shape[1]
+
+    def chunks(self, size: int) -> Iterator[np.ndarray]:
+        """The labels, `size` draws at a time."""
+        return (self.labels[start : start + size] for start in range(0, len(self.labels), size))
+
+
+def draws_of(allocations: np.ndarray | Draws) -> Draws:
+    """Labels ``(T, n)`` in canonical form; `Draws` as they are. Raises `InputError` as `labels_of` does."""
+    return allocations if isinstance(allocations, Draws) else Draws(canonical(labels_of(allocations)))
 
 
 def num_clusters(allocations: np.ndarray) -> np.ndarray:
@@ -50,21 +91,31 @@ def num_clusters(allocations: np.ndarray) -> np.ndarray:
     return canonical(allocations).max(axis=-1) + 1
 
 
-def similarity_matrix(allocations: np.ndarray | Iterable[np.ndarray]) -> np.ndarray:
+def similarity_matrix(allocations: np.ndarray | Draws | Iterable[np.ndarray]) -> np.ndarray:
     """Share of draws in which i and j are in one cluster, ``p_ij = mean_t 1[z_ti = z_tj]``: ``(n, n)`` float64.
 
     `allocations` are draws ``(T, n)``, or an iterable of such arrays, a chunk of draws each, that need not fit in memory
     together. Memory beyond the result stays at `CELLS` numbers. Raises `InputError` for labels that are not whole numbers.
     """
-    parts = [allocations] if isinstance(allocations, np.ndarray) else allocations
+    if isinstance(allocations, Draws):
+        return allocations.similarity
+    parts = map(labels_of, [allocations] if isinstance(allocations, np.ndarray) else allocations)
+    return _mean_together(canonical(part[some]) for part in parts for some in _chunks(part))
+
+
+def _chunks(labels: np.ndarray) -> Iterator[slice]:
+    """Draws whose indicators `CELLS` numbers hold, of 64 clusters or fewer each."""
+    size = max(1, CELLS // (labels.shape[1] * min(labels.shape[1], 64)))
+    return (slice(start, start + size) for start in range(0, len(labels), size))
+
+
+def _mean_together(chunks: Iterable[np.ndarray]) -> np.ndarray:
+    """Share of the draws, a chunk of canonical ones at a time, in which each pair shares a cluster, ``(n, n)``."""
     together, num_draws = None, 0
-    for part in parts:
-        part = labels_of(part)
-        size = max(1, CELLS // (part.shape[1] * min(part.shape[1], 64)))
-        for start in range(0, len(part), size):
-            counts = _together(canonical(part[start : start + size]))
-            together = counts if together is None else together + counts
-        num_draws += len(part)
+    for labels in chunks:
+        counts = _together(labels)
+        together = counts if together is None else together + counts
+        num_draws += len(labels)
     if together is None:
         raise InputError("allocations holds no draws; give at least one")
     return together / num_draws
@@ -84,7 +135,7 @@ def _together(labels: np.ndarray) -> np.ndarray:
     return (indicators @ indicators.T).astype(np.float64)
 
 
-class Clusters:
+class DistinctClusters:
     """The distinct clusters that occur in many draws, each kept once: what sums over draws are taken from.
 
     members: ``(U, n)`` bool, the observations of each distinct cluster.
@@ -96,8 +147,8 @@ class Clusters:
     same one with probability 3e-10.
     """
 
-    def __init__(self, allocations: np.ndarray):
-        labels = canonical(np.atleast_2d(allocations))
+    def __init__(self, allocations: np.ndarray | Draws):
+        labels = allocations.labels if isinstance(allocations, Draws) else canonical(np.atleast_2d(allocations))
         num_draws, self.size = labels.shape
         occupied = labels.max(axis=1) + 1
         starts = np.cumsum(occupied) - occupied

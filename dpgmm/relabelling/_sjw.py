@@ -56,7 +56,7 @@ def sjw(
         theta = Components(*(a.mean(axis=0) for a in parameters)) if theta is None else theta
         now = costs(theta)
         permutations = assignment.solve(now)
-        value, shares = _e_step(now, permutations, summed)
+        value, shares = _e_step(now, permutations, exact=summed)
         # The objective is that of the parameters these permutations were found with, the reference the next ones.
         return Stage(permutations, (_m_step(parameters, shares), theta), value)
 
@@ -81,7 +81,7 @@ def log_likelihoods(of: Statistics, theta: Components) -> np.ndarray:
     return constant[:, None] * of.counts[:, None] + np.einsum("kd,tjd->tkj", linear, of.sums) - 0.5 * quadratic
 
 
-def _e_step(costs: np.ndarray, permutations: np.ndarray, exact: bool) -> tuple[float, np.ndarray]:
+def _e_step(costs: np.ndarray, permutations: np.ndarray, *, exact: bool) -> tuple[float, np.ndarray]:
     """Objective, and the probability ``(T, K, K)`` that component j becomes component k."""
     if not exact:
         chosen = permutations[..., None] == np.arange(costs.shape[-1])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..draws.components import along
 from . import alternation, assignment
 from .alternation import Stage
 from .assignment import Alignment
@@ -33,7 +34,7 @@ def transport(
     active = np.ones(means.shape[:2], bool) if active is None else active
     # Active components first: then a start from any labelling occupies the same places, and no more than are needed.
     order = np.argsort(~active, axis=1, kind="stable")
-    means, covariances = np.take_along_axis(means, order[..., None], 1), _take(covariances, order)
+    means, covariances = along(means, order), along(covariances, order)
     sorted_active = np.take_along_axis(active, order, axis=1)
     slots = np.arange(means.shape[1]) < sorted_active.sum(axis=1).max()
 
@@ -42,7 +43,7 @@ def transport(
             permutations = np.tile(np.arange(len(slots)), (len(means), 1))
         else:
             permutations = assignment.solve(_costs(means, covariances, *reference), sorted_active, slots)
-        moved = np.take_along_axis(means, permutations[..., None], 1), _take(covariances, permutations)
+        moved = along(means, permutations), along(covariances, permutations)
         weights = np.take_along_axis(sorted_active, permutations, axis=1).astype(float)
         start = moved[1].mean(axis=0) if reference is None else reference[1]
         new = barycentres(*moved, weights, start)
@@ -103,10 +104,6 @@ def _costs(means, covariances, centres, centre_covariances) -> np.ndarray:
         here = means[part, None], covariances[part, None]
         result[part] = wasserstein(*here, centres[:, None], centre_covariances[:, None])
     return result
-
-
-def _take(covariances: np.ndarray, order: np.ndarray) -> np.ndarray:
-    return np.take_along_axis(covariances, order[..., None, None], axis=1)
 
 
 def _trace_of_root(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -125,12 +125,12 @@ def _tidy(permutations: np.ndarray, active: np.ndarray, slots: np.ndarray) -> np
     """Components outside the matching in their original order, active ones first, on the slots that it leaves."""
     num_components = permutations.shape[-1]
     idle = ~np.take_along_axis(active, permutations, axis=-1)
-    loose = idle | ~slots
-    keys = np.where(loose, permutations + num_components * idle, 2 * num_components)
+    unassigned = idle | ~slots
+    keys = np.where(unassigned, permutations + num_components * idle, 2 * num_components)
     ordered = np.sort(keys, axis=-1) % num_components
-    places = np.argsort(~loose, axis=-1, kind="stable")
+    places = np.argsort(~unassigned, axis=-1, kind="stable")
     kept = np.take_along_axis(permutations, places, axis=-1)
-    is_loose = np.arange(num_components) < loose.sum(axis=-1, keepdims=True)
+    is_unassigned = np.arange(num_components) < unassigned.sum(axis=-1, keepdims=True)
     result = np.empty_like(permutations)
-    np.put_along_axis(result, places, np.where(is_loose, ordered, kept), axis=-1)
+    np.put_along_axis(result, places, np.where(is_unassigned, ordered, kept), axis=-1)
     return result

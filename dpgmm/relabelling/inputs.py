@@ -9,13 +9,16 @@ import numpy as np
 import xarray as xr
 
 from ..draws import allocations as allocating
+from ..draws import spreads
+from ..draws.components import Components
+from ..draws.schema import expanded
 from ..errors import InputError
 from .probabilities import Gaussians, counts
 
 SAMPLE = ("chain", "draw")
 SPREADS = ("covariances", "variances", "scales", "precisions")
 OURS = ("weights", "means", "covariances", "variances", "allocations", "probabilities")
-LOG_DENSITIES = ("log_likelihood", "log_joint", "lp", "lp__")
+LOG_DENSITIES = ("total_log_likelihood", "log_likelihood", "log_joint", "lp", "lp__")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,23 +87,10 @@ class Inputs:
     def covariances(self) -> np.ndarray:
         """Covariances ``(T, K, D, D)``, from whichever of `SPREADS` was named: a number, a diagonal or a matrix each."""
         role = next((r for r in SPREADS if r in self.names), "covariances")
-        values, dim = self._by_component(role), self.means.shape[-1]
-        matrix = values.ndim == 4
-        if (
-            values.ndim > 4
-            or (matrix and values.shape[2:] != (dim, dim))
-            or values.shape[2:3] not in ((), (1,), (dim,))
-        ):
-            raise InputError(
-                f"{self.names[role]}: shape {values.shape[1:]} of one draw; {role} of {dim}-dimensional components are a "
-                f"number, {dim} numbers or a {dim} x {dim} matrix each"
-            )
-        if matrix:
-            transform = {"scales": lambda l: l @ np.swapaxes(l, -1, -2), "precisions": np.linalg.inv}
-            return transform.get(role, lambda v: v)(values)
-        transform = {"scales": np.square, "precisions": np.reciprocal}
-        diagonal = transform.get(role, lambda v: v)(values).reshape(*values.shape[:2], -1)
-        return np.broadcast_to(diagonal, (*values.shape[:2], dim))[..., None] * np.eye(dim)
+        values = self._by_component(role)
+        name, shape = self.names[role], (1, *self.means.shape)
+        found = spreads.covariances(spreads.arranged(values[None], name, role, shape), role, name)[0]
+        return expanded(found, self.means)
 
     @functools.cached_property
     def gaussians(self) -> Gaussians:
@@ -136,22 +126,22 @@ class Inputs:
         probabilities, key = self.probabilities, jax.random.PRNGKey(self.seed)
         if not isinstance(probabilities, Gaussians):
             return _drawn(probabilities, np.random.default_rng(self.seed))
-        order = np.lexsort((self.means[..., 0], self.weights), axis=-1)
-        w, m, c = (
-            np.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 2)), 1) for a in probabilities[:3]
-        )
-        return np.take_along_axis(order, allocating.draw(key, w, m, c, self.points).astype(np.int64), axis=1)
+        components = Components(*probabilities[:3])
+        order = components.order()
+        labels = allocating.draw(key, *components.take(order), self.points)
+        return np.take_along_axis(order, labels.astype(np.int64), axis=1)
 
     def labels(self, variable: xr.DataArray) -> np.ndarray:
         """Values of an allocation variable, ``(chain, draw, ...)``, counted from 0."""
         labels = np.asarray(variable.transpose(*SAMPLE, ...).values)
         last = self.first_label + self.num_components - 1
-        if not np.issubdtype(labels.dtype, np.integer) or labels.min() < self.first_label or labels.max() > last:
+        whole = labels.dtype.kind in "iuf" and bool((labels == np.floor(labels)).all())
+        if not whole or labels.min() < self.first_label or labels.max() > last:
             raise InputError(
                 f"{variable.name}: values {labels.min()} to {labels.max()} ({labels.dtype}), expected whole numbers "
                 f"{self.first_label} to {last}; where components are counted from 1, as in Stan, give first_label=1"
             )
-        return labels - self.first_label
+        return (labels if labels.dtype.kind in "iu" else labels.astype(np.int64)) - self.first_label
 
     @functools.cached_property
     def log_density(self) -> np.ndarray:
@@ -207,6 +197,8 @@ class Inputs:
         return self._named(self.names[role], role)
 
     def _named(self, name: str, role: str) -> xr.DataArray:
+        if role == "allocations" and name not in self.posterior and name in self.sample_stats:
+            return self.sample_stats[name]
         if name not in self.posterior:
             found = ", ".join(map(str, self.posterior.data_vars))
             raise InputError(f"{role} = {name!r}: no such variable in the posterior, which has {found}")
@@ -238,7 +230,8 @@ def gather(
     chosen = {role: name for role, name in names.items() if name is not None}
     if sum(role in chosen for role in SPREADS) > 1:
         raise InputError(f"{', '.join(r for r in SPREADS if r in chosen)}: give one of them, they say the same thing")
-    ours = [r for r in OURS if r not in chosen and r in posterior]
+    sample_stats = group(draws, "sample_stats") if isinstance(draws, xr.DataTree) else xr.Dataset()
+    ours = [r for r in OURS if r not in chosen and (r in posterior or r == "allocations" in sample_stats)]
     chosen |= {r: r for r in ours if not (r in SPREADS and any(s in chosen for s in SPREADS))}
     found = _observed(draws, points, "points")
     weights = _observed(draws, point_weights, "point_weights")
@@ -246,7 +239,7 @@ def gather(
         posterior=posterior,
         components=(component,) if isinstance(component, str) else tuple(component),
         names=chosen,
-        sample_stats=group(draws, "sample_stats") if isinstance(draws, xr.DataTree) else xr.Dataset(),
+        sample_stats=sample_stats,
         given_points=None if found is None else found.reshape(len(found), -1),
         given_point_weights=None if points is not None and point_weights is None else weights,
         first_label=first_label,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..draws.components import along
 from ..errors import InputError
 from . import assignment
 from ._data_based import data_based
@@ -113,7 +114,7 @@ def relabel(
         draws at all points: where these are very many, a few weighted ones (`dpgmm.compression`) do as well.
     log_density
         Variable (chain, draw) whose maximum is the pivot of ``ecr`` and ``pra``. By default the first there is of
-        ``log_likelihood``, ``log_joint``, ``lp`` and ``lp__``.
+        ``total_log_likelihood``, ``log_likelihood``, ``log_joint``, ``lp`` and ``lp__``.
     first_label
         The first component's number in ``allocations``: 1 for Stan.
     park
@@ -133,6 +134,9 @@ def relabel(
     InputError
         Unknown method or option, a name that the draws lack, values that cannot be what they are said to be.
 
+    Examples:
+        >>> dpgmm.relabel(tree, "ecr").permutations.shape
+        (4, 20, 3)
     """
     key = method.lower().replace("-", "_")
     if key not in METHODS:
@@ -157,7 +161,7 @@ def relabel(
     full = int(active.sum(axis=1).max())
     leave_out = full < inputs.num_components if park is None else park
     alignment = METHODS[key](inputs, active if leave_out else None, **options)
-    return _labelled(draws, key, inputs, alignment, active, leave_out)
+    return _labelled(draws, key, inputs, alignment, active, leave_out=leave_out)
 
 
 def agreement(results: Mapping[str, Relabelling] | Mapping[str, Any]) -> xr.DataArray:
@@ -281,7 +285,7 @@ def _pivot(inputs: Inputs, pivot: tuple[int, int] | None) -> int:
     return int(np.ravel_multi_index(pivot, sizes))
 
 
-def _labelled(draws, method, inputs: Inputs, alignment: Alignment, active, leave_out: bool) -> Relabelling:
+def _labelled(draws, method, inputs: Inputs, alignment: Alignment, active, *, leave_out: bool) -> Relabelling:
     posterior, chains = inputs.posterior, inputs.posterior.sizes["chain"]
     coords = {d: posterior.coords[d] for d in SAMPLE if d in posterior.coords}
 
@@ -337,7 +341,5 @@ def _take(variable: xr.DataArray, own: list, permutations: np.ndarray) -> xr.Dat
     """The variable with the component dimension permuted, every one of them where it has more than one."""
     for dimension in own:
         ordered = variable.transpose(*SAMPLE, dimension, ...)
-        index = permutations.reshape(permutations.shape + (1,) * (ordered.ndim - 3))
-        values = np.take_along_axis(ordered.values, index, axis=2)
-        variable = ordered.copy(data=values).transpose(*variable.dims)
+        variable = ordered.copy(data=along(ordered.values, permutations)).transpose(*variable.dims)
     return variable

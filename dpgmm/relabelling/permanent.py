@@ -18,10 +18,10 @@ def log_permanent(log_values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shape = (*log_values.shape[:-2], 2**num_components)
     forward, backward = np.zeros(shape), np.zeros(shape)
     for row in range(num_components):
-        sets, columns = _members(levels[row + 1], num_components, True)
+        sets, columns = _members(levels[row + 1], num_components, inside=True)
         forward[..., levels[row + 1]] = _logsumexp(forward[..., sets ^ (1 << columns)] + log_values[..., row, columns])
     for row in reversed(range(num_components)):
-        sets, columns = _members(levels[row], num_components, False)
+        sets, columns = _members(levels[row], num_components, inside=False)
         backward[..., levels[row]] = _logsumexp(backward[..., sets | (1 << columns)] + log_values[..., row, columns])
     total = forward[..., -1]
     shares = np.empty_like(log_values)
@@ -39,7 +39,7 @@ def _sets(num_components: int) -> list[np.ndarray]:
     return [np.flatnonzero(sizes == size) for size in range(num_components + 1)]
 
 
-def _members(sets: np.ndarray, num_components: int, inside: bool) -> tuple[np.ndarray, np.ndarray]:
+def _members(sets: np.ndarray, num_components: int, *, inside: bool) -> tuple[np.ndarray, np.ndarray]:
     """Every set repeated, beside the columns that lie in it, or outside: two arrays ``(sets, columns)``."""
     bits = (sets[:, None] >> np.arange(num_components)) & 1
     columns = np.nonzero(bits == inside)[1].reshape(len(sets), -1)

@@ -5,10 +5,10 @@ import xarray as xr
 from arviz_base.labels import BaseLabeller
 from arviz_plots import PlotCollection, visuals  # pyright: ignore[reportPrivateImportUsage]
 from arviz_stats.ecdf_utils import ecdf_pit
-from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from ..truth.calibration.ranks import LEVEL, Ranks, pit
+from .inline import of_arviz
 
 
 def picture(ranks: Ranks, level: float = LEVEL) -> Figure:
@@ -29,7 +29,4 @@ def picture(ranks: Ranks, level: float = LEVEL) -> Figure:
     plot.map(visuals.fill_between_y, "band", data=lines, **band)
     plot.map(visuals.ecdf_line, "ecdf", data=lines)
     plot.map(visuals.labelled_title, "title", subset_info=True, labeller=BaseLabeller(), size=9)
-    figure = plot.viz["figure"].item()
-    # pyplot need not remember it: pages are made of many.
-    pyplot.close(figure)
-    return figure
+    return of_arviz(plot)

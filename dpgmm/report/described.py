@@ -8,6 +8,7 @@ import pandas as pd
 
 from .. import methods
 from ..errors import InputError
+from ..methods.registry import stated
 from ..model import loading
 
 
@@ -20,8 +21,8 @@ def named(name: str) -> tuple[str, Callable]:
     if name.endswith(".py"):
         module = loading.load(name, "methods")
         if hasattr(module, "METHOD"):
-            return "method", methods.find(name).run
-        return "model", loading.posterior_function(name)
+            return "method", stated(module.METHOD, name).run
+        return "model", loading.posterior_function(module)
     raise InputError(f"no method or model {name!r}; `dpgmm list` names them. Or give the path of a .py file")
 
 

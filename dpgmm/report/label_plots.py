@@ -12,6 +12,7 @@ from ..draws import best_chain
 from ..draws.thinning import evenly
 from ..partitions import Partition
 from ..relabelling.labelled import Relabelling
+from .inline import of_arviz
 from .plots import colour, figure
 
 
@@ -79,7 +80,7 @@ def agreement(table: xr.DataArray) -> Figure:
     return canvas
 
 
-def traces(draws: xr.DataTree, relabelled: Relabelling, count: int = 2, ranks: bool = False) -> Figure:
+def traces(draws: xr.DataTree, relabelled: Relabelling, count: int = 2, *, ranks: bool = False) -> Figure:
     """arviz-plots' traces (or rank plots) of the weights of the heaviest components, raw above, relabelled below."""
     before, after = (d["posterior"].to_dataset()["weights"] for d in (draws, relabelled.draws))
     top = np.argsort(-after.values.mean(axis=(0, 1)))[:count]
@@ -90,8 +91,7 @@ def traces(draws: xr.DataTree, relabelled: Relabelling, count: int = 2, ranks: b
     tree = xr.DataTree.from_dict({"posterior": xr.Dataset({n: v.reset_coords(drop=True) for n, v in data.items()})})
     layout = {"figsize": (10, 6), "layout": "constrained"}
     if not ranks:
-        return azp.plot_trace(tree, backend="matplotlib", col_wrap=count, figure_kwargs=layout).viz["figure"].item()
+        return of_arviz(azp.plot_trace(tree, backend="matplotlib", col_wrap=count, figure_kwargs=layout))
     # The band of one uniform sample: those that arviz-stats 0.8 simulates for two or three chains may hold everything.
     band: dict[Any, Any] = {"ecdf_pit": {"n_chains": 1}}
-    plot = azp.plot_rank(tree, backend="matplotlib", col_wrap=count, figure_kwargs=layout, stats=band)
-    return plot.viz["figure"].item()
+    return of_arviz(azp.plot_rank(tree, backend="matplotlib", col_wrap=count, figure_kwargs=layout, stats=band))

@@ -1,7 +1,5 @@
 """One self-contained HTML file: what the methods found, whether to believe it, and what it cost."""
 
-import base64
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,16 +8,16 @@ import jinja2
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.figure import Figure
 
 from .. import diagnostics
 from ..diagnostics.agreement import ERRORS, Agreement, agreement, with_error
 from ..diagnostics.answer import Answer, believe
-from ..draws import answer, are_restarts, kind
-from ..labels import summary as labelling
+from ..draws import answer, kind
+from ..labels import summary
 from ..labels.summary import Labelling
 from ..partitions import Partition, num_clusters
-from . import files, label_plots, pair_plots, plots, views
+from . import files, inline, label_plots, pair_plots, partition_plots, plots, predictive_plots, views
+from .inline import picture
 from .views import View
 
 LARGEST = 12
@@ -95,8 +93,9 @@ def _agreement(agreed: Agreement) -> dict[str, Any]:
     }
 
 
-def label_section(tree: xr.DataTree, labels: Labelling) -> dict[str, Any]:
-    """What the macro `labels` of templates/macros.html.j2 shows of one method."""
+def label_section(tree: xr.DataTree, labels: Labelling, seen: View | None = None) -> dict[str, Any]:
+    """What the macro `labels` of templates/macros.html.j2 shows of one method; `seen`: by default its own view."""
+    seen = views.view([answer(tree)]) if seen is None else seen
     relabelled, found = labels.relabelling, labels.partition
     moved = "optimisation" in tree.children
     return {
@@ -104,22 +103,25 @@ def label_section(tree: xr.DataTree, labels: Labelling) -> dict[str, Any]:
         "atlas": _records(labels.atlas.table.head(8)),
         "num_modes": len(labels.atlas.table),
         "num_chains": len(labels.atlas.mode),
-        "bump": png(label_plots.ranks_along_path(tree)) if moved else None,
-        "trades": labelling.rank_changes(tree) if moved else None,
+        "bump": picture(label_plots.ranks_along_path(tree)) if moved else None,
+        "trades": summary.rank_changes(tree) if moved else None,
         "r_hat": _records(labels.r_hat) if labels.r_hat is not None else None,
-        "permutations": png(label_plots.permutations(relabelled)) if relabelled else None,
-        "traces": png(label_plots.traces(tree, relabelled)) if relabelled else None,
-        "ranks": png(label_plots.traces(tree, relabelled, ranks=True)) if relabelled else None,
+        "permutations": picture(label_plots.permutations(relabelled)) if relabelled else None,
+        "traces": picture(label_plots.traces(tree, relabelled)) if relabelled else None,
+        "ranks": picture(label_plots.traces(tree, relabelled, ranks=True)) if relabelled else None,
         "relabelled_by": relabelled.method if relabelled else None,
         "ties": relabelled.ties if relabelled else None,
-        "partition": _partition(found) if found else None,
+        "partition": _partition(tree, found, seen) if found else None,
     }
 
 
-def _partition(found: Partition) -> dict[str, Any]:
+def _partition(tree: xr.DataTree, found: Partition, seen: View) -> dict[str, Any]:
     ball = found.credible_ball
     return {
-        "picture": png(label_plots.similarity(found)),
+        "clustered": picture(partition_plots.clusters(tree, found, seen)),
+        "words": partition_plots.words(found),
+        "unsure": partition_plots.UNSURE,
+        "picture": picture(label_plots.similarity(found)),
         "sizes": sorted(np.bincount(found.partition.values).tolist(), reverse=True),
         "clusters": found.num_clusters,
         "loss": found.expected_loss,
@@ -151,17 +153,17 @@ def _content(
         "summary": _records(pd.DataFrame(rows).set_index("method").T.reset_index(names="")),
         "verdicts": {name: (d.verdict, d.explanation) for name, d in found.items()},
         "colours": {name: plots.colour(name) for name in trees},
-        "fits": png(plots.fits(trees, seen)),
+        "fits": picture(plots.fits(trees, seen)),
         "pairs": _pairs(answers, labels, seen) if seen.dim > 1 else {},
-        "components": {name: _records(components(tree, seen)) for name, tree in answers.items()},
-        "of": {name: "best restart" if are_restarts(tree) else "all chains" for name, tree in trees.items()},
+        "checks": _checks(trees, seen),
+        "components": {name: _components(tree, labels.get(name), seen) for name, tree in trees.items()},
         "training": next((_training(tree, seen) for tree in paths.values() if kind(tree) == "point"), None),
-        "paths": {name: png(plots.paths(tree, seen)) for name, tree in paths.items()},
+        "paths": {name: picture(plots.paths(tree, seen)) for name, tree in paths.items()},
         "tables": {name: _both(d) for name, d in found.items() if bool(d.table["r_hat"].notna().to_numpy().any())},
         "traces": _traces(trees, found),
-        "active": png(plots.active(trees)),
+        "active": picture(plots.active(trees)),
         "chains": {name: d.chains for name, d in found.items() if d.chains},
-        "labels": {name: label_section(tree, labels[name]) for name, tree in trees.items() if name in labels},
+        "labels": {name: label_section(tree, labels[name], seen) for name, tree in trees.items() if name in labels},
         "certificates": {name: json.loads(tree.attrs["compression"]) for name, tree in trees.items()},
         "run": json.dumps(run, indent=1),
     }
@@ -183,7 +185,7 @@ def _pairs(answers: dict[str, xr.DataTree], labels: dict[str, Labelling], seen: 
     of = {name: labels[name].partition if name in labels else None for name in answers}
     return {
         name: {
-            "picture": png(pair_plots.pairs(tree, seen, plots.colour(name), of[name])),
+            "picture": picture(pair_plots.pairs(tree, seen, plots.colour(name), of[name])),
             "partition": of[name] is not None,
             "point": kind(tree) == "point",
         }
@@ -191,9 +193,33 @@ def _pairs(answers: dict[str, xr.DataTree], labels: dict[str, Labelling], seen: 
     }
 
 
+def _checks(trees: dict[str, xr.DataTree], seen: View) -> dict[str, dict[str, Any]]:
+    """The posterior predictive check of every method that has a posterior or a guide."""
+    found = {name: predictive_plots.check(tree, seen) for name, tree in trees.items()}
+    return {
+        name: {
+            "picture": picture(predictive_plots.picture(margins, plots.colour(name))),
+            "words": [of.words() for of in margins],
+            "guide": kind(trees[name]) == "guide",
+        }
+        for name, margins in found.items()
+        if margins
+    }
+
+
+def _components(tree: xr.DataTree, labels: Labelling | None, seen: View) -> dict[str, Any]:
+    """Rows of the table of components of a method, and what they are of."""
+    found = summary.aligned(tree, None if labels is None else labels.relabelling)
+    return {"rows": _records(components(found.draws, seen)), "how": found.how}
+
+
 def components(tree: xr.DataTree, seen: View) -> pd.DataFrame:
-    """`diagnostics.sorted_components`; D > 1: mean and scale in one cell, of the coordinates that are shown."""
-    table = diagnostics.sorted_components(tree)
+    """`diagnostics.sorted_components` of draws under one labelling; D > 1: mean and scale in one cell, of what is shown."""
+    return cells(diagnostics.sorted_components(tree, keep_labels=True), seen)
+
+
+def cells(table: pd.DataFrame, seen: View) -> pd.DataFrame:
+    """A table of `diagnostics.sorted_components` as it is shown."""
     if seen.dim == 1:
         return table
     found = pd.DataFrame({name: table[name] for name in ("weight", "weight_sd")})
@@ -205,14 +231,14 @@ def components(tree: xr.DataTree, seen: View) -> pd.DataFrame:
 
 
 def _training(tree: xr.DataTree, seen: View) -> dict[str, Any]:
-    frames = [(step, png(canvas, 80)) for step, canvas in plots.frames(tree, seen)]
+    frames = [(step, inline.png(canvas, 80)) for step, canvas in plots.frames(tree, seen)]
     counts = tree["sample_stats"].to_dataset()["active_components"].values
     weights = tree["posterior"].to_dataset()["weights"].values[plots.best_chain(tree), -1]
     return {
         "frames": [picture for _, picture in frames],
         "steps": [step for step, _ in frames],
-        "loss": png(plots.loss(tree)),
-        "weights": png(plots.final_weights(tree)),
+        "loss": picture(plots.loss(tree)),
+        "weights": picture(plots.final_weights(tree)),
         "restarts": tree["posterior"].sizes["chain"],
         "active": (int(counts.min()), int(counts.max())),
         "components": len(weights),
@@ -228,7 +254,7 @@ def _traces(trees: dict[str, xr.DataTree], found: dict[str, diagnostics.Diagnosi
     diagnosis = found[name]
     return {
         "method": name,
-        "picture": png(plots.traces(trees[name])),
+        "picture": picture(plots.traces(trees[name])),
         "verdict": diagnosis.verdict,
         "raw": diagnosis.worst("raw"),
         "invariant": diagnosis.worst("invariant"),
@@ -249,10 +275,3 @@ def _both(diagnosis: diagnostics.Diagnosis) -> list[dict[str, Any]]:
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
-
-
-def png(canvas: Figure, dpi: int = 130) -> str:
-    """The figure as base64 PNG, for an address that begins data:."""
-    buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png", dpi=dpi, facecolor="white")
-    return base64.b64encode(buffer.getvalue()).decode()

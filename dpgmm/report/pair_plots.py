@@ -12,14 +12,15 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from ..draws import allocations
+from ..draws.components import Components
 from ..draws.thinning import evenly
 from ..partitions import Partition
 from . import views
-from .views import Mixtures, View
+from .views import View
 
 PALETTE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#111111"
 """Colours of clusters, largest first (after Okabe & Ito 2008); all lesser clusters share `OTHERS`."""
-OTHERS, NOBODY = "#8a8a8a", "#c8c8c8"
+OTHERS, UNCLUSTERED = "#8a8a8a", "#c8c8c8"
 """Colours of lesser clusters, and of points that are in none."""
 POINTS = 2_000
 """Points that are drawn, evenly spaced over the rows, where there are more."""
@@ -33,7 +34,7 @@ SHARES = 0.9, 0.5
 """Mass of the regions of highest density that are outlined."""
 
 
-class Clusters(NamedTuple):
+class ClusterColours(NamedTuple):
     """What the colours mean.
 
     - `of_points` (R,): colour of every point that is drawn. `of_components` (K,): of every component of the draw shown.
@@ -59,7 +60,9 @@ def rows_shown(weights: np.ndarray, first: np.ndarray | None = None, most: int =
     return spread if first is None else np.union1d(spread, first)
 
 
-def plane(axis: Axes, points: np.ndarray, drawn: Mixtures, several: Mixtures, tint: str, bounds: np.ndarray) -> None:
+def plane(
+    axis: Axes, points: np.ndarray, drawn: Components, several: Components, tint: str, bounds: np.ndarray
+) -> None:
     """Points, ellipses of the components `drawn` with their weights, and regions of highest density of `several`.
 
     All in two dimensions; `several` has a leading axis of draws, over which densities are averaged.
@@ -71,7 +74,7 @@ def plane(axis: Axes, points: np.ndarray, drawn: Mixtures, several: Mixtures, ti
     axis.set(xlim=bounds[:, 0], ylim=bounds[:, 1])
 
 
-def density_regions(axis: Axes, several: Mixtures, tint: str, bounds: np.ndarray, filled: bool = True) -> None:
+def density_regions(axis: Axes, several: Components, tint: str, bounds: np.ndarray, *, filled: bool = True) -> None:
     """Regions of highest density, `SHARES` of the mass in the window, of the mean over draws of mixtures."""
     x, y = (np.linspace(bounds[0, e], bounds[1, e], CELLS) for e in (0, 1))
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
@@ -84,14 +87,14 @@ def density_regions(axis: Axes, several: Mixtures, tint: str, bounds: np.ndarray
     axis.contour(x, y, values, heights, colors=tint, linewidths=0.6, linestyles=["--", "-"], alpha=0.7, zorder=2)
 
 
-def ellipses(axis: Axes, drawn: Mixtures, colours: Sequence[str] | np.ndarray, width: float = 1.0) -> None:
+def ellipses(axis: Axes, drawn: Components, colours: Sequence[str] | np.ndarray, width: float = 1.0) -> None:
     """Ellipses at Mahalanobis distance 2, as wide a line as the component is heavy."""
     for w, mean, covariance, tint in sorted(zip(*drawn, colours, strict=True), key=lambda row: row[0]):
         outline = views.ellipse(mean, covariance)
         axis.plot(*outline, color=tint, lw=width * (0.6 + 2.4 * w), zorder=3, alpha=0.45 + 0.55 * min(1, 10 * w))
 
 
-def annotate_weights(axis: Axes, drawn: Mixtures, bounds: np.ndarray, least: float = 0.05) -> None:
+def annotate_weights(axis: Axes, drawn: Components, bounds: np.ndarray, least: float = 0.05) -> None:
     """Weights at the means of heavy components, but where a heavier one's stands."""
     taken: list[np.ndarray] = []
     for k in np.argsort(-drawn.weights):
@@ -104,7 +107,7 @@ def annotate_weights(axis: Axes, drawn: Mixtures, bounds: np.ndarray, least: flo
             axis.text(drawn.means[k, 0], drawn.means[k, 1], f"{drawn.weights[k]:.2f}", path_effects=outline, **style)
 
 
-def clusters(draws: xr.DataTree, found: Partition | None, points: np.ndarray, rows: np.ndarray) -> Clusters:
+def clusters(draws: xr.DataTree, found: Partition | None, points: np.ndarray, rows: np.ndarray) -> ClusterColours:
     """Colours by the partition estimate, where there is one, else by the most probable component of the draw shown.
 
     `rows` are those of `points` that are drawn, ascending, all observations of the partition among them. With a
@@ -119,21 +122,21 @@ def clusters(draws: xr.DataTree, found: Partition | None, points: np.ndarray, ro
         legend = [(str(tints[k]), f"weight {drawn.weights[k]:.2g}") for k in heaviest[: len(PALETTE)]]
         labels = share(points[rows]).argmax(axis=1)
         legend = [*legend, *_rest(len(heaviest) - len(PALETTE), "component")]
-        return Clusters(tints[labels], tints, legend)
+        return ClusterColours(tints[labels], tints, legend)
     labels = found.partition.values
     sizes = np.bincount(labels)
     largest = np.argsort(-sizes, kind="stable")
     tints = np.full(len(sizes), OTHERS, object)
     tints[largest[: len(PALETTE)]] = PALETTE[: len(sizes)]
-    of_points = np.full(len(rows), NOBODY, object)
+    of_points = np.full(len(rows), UNCLUSTERED, object)
     of_points[np.searchsorted(rows, found.observations)] = tints[labels]
     together = share(points[found.observations]).T @ np.eye(len(sizes))[labels]
     of_components = np.where(together.sum(axis=1) >= 0.5, tints[together.argmax(axis=1)], OTHERS)
     legend = [(str(tints[c]), f"cluster of {sizes[c]}") for c in largest[: len(PALETTE)]]
     legend += _rest(len(sizes) - len(PALETTE), "cluster")
-    if (of_points == NOBODY).any():
-        legend.append((NOBODY, "not among those clustered"))
-    return Clusters(of_points, of_components, legend)
+    if (of_points == UNCLUSTERED).any():
+        legend.append((UNCLUSTERED, "not among those clustered"))
+    return ClusterColours(of_points, of_components, legend)
 
 
 def _rest(count: int, what: str) -> list[tuple[str, str]]:
@@ -174,9 +177,9 @@ def pairs(draws: xr.DataTree, seen: View, tint: str, found: Partition | None = N
             axis,
             seen.names[across],
             seen.names[down] if i > j else "density",
-            i == size - 1,
-            j == 0,
-            5 if size < 4 else 3,
+            bottom=i == size - 1,
+            first=j == 0,
+            ticks=5 if size < 4 else 3,
         )
     if seen.projected:
         axis = canvas.add_axes(_corner(axes[0, 0], axes[-1, -1], size))
@@ -186,7 +189,7 @@ def pairs(draws: xr.DataTree, seen: View, tint: str, found: Partition | None = N
         density_regions(axis, seen.mixtures(several), tint, limits, filled=False)
         ellipses(axis, seen.mixtures(drawn), tints.of_components)
         axis.set(xlim=limits[:, 0], ylim=limits[:, 1])
-        _label(axis, seen.axes[0], seen.axes[1], True, True, 5, size=8)
+        _label(axis, seen.axes[0], seen.axes[1], bottom=True, first=True, ticks=5, size=8)
     handles = [Line2D([], [], color=c, marker="o", ls="", ms=5, label=text) for c, text in tints.legend]
     place = {"loc": "upper center", "ncols": min(5, len(handles))} if size > 2 else BESIDE
     canvas.legend(handles=handles, fontsize=8, frameon=False, **place)
@@ -195,11 +198,13 @@ def pairs(draws: xr.DataTree, seen: View, tint: str, found: Partition | None = N
 
 def scatter(axis: Axes, points: np.ndarray, colours: np.ndarray) -> None:
     """Points in their colours, those of no cluster below the others."""
-    order = np.argsort(colours != NOBODY, kind="stable")
+    order = np.argsort(colours != UNCLUSTERED, kind="stable")
     axis.scatter(*points[order].T, s=6 if len(points) < 1_000 else 3, c=colours[order].tolist(), lw=0, alpha=0.7)
 
 
-def _diagonal(axis: Axes, x: np.ndarray, weights: np.ndarray, several: Mixtures, bounds: np.ndarray, tint: str) -> None:
+def _diagonal(
+    axis: Axes, x: np.ndarray, weights: np.ndarray, several: Components, bounds: np.ndarray, tint: str
+) -> None:
     axis.hist(x, 40 if len(x) >= 1_000 else 25, range=tuple(bounds), weights=weights, density=True, color="#d9d9d9")
     grid = np.linspace(bounds[0], bounds[1], 250)
     values = views.density(several, grid[:, None])
@@ -209,7 +214,7 @@ def _diagonal(axis: Axes, x: np.ndarray, weights: np.ndarray, several: Mixtures,
     axis.set(xlim=bounds, yticks=[])
 
 
-def _label(axis: Axes, below: str, left: str, bottom: bool, first: bool, ticks: int, size: int = 9) -> None:
+def _label(axis: Axes, below: str, left: str, *, bottom: bool, first: bool, ticks: int, size: int = 9) -> None:
     """Names and ticks on the outer panels only."""
     axis.tick_params(labelsize=7, labelbottom=bottom, labelleft=first, length=2.5)
     axis.xaxis.set_major_locator(MaxNLocator(ticks, prune="both"))

@@ -11,6 +11,7 @@ from .. import diagnostics
 from ..draws import answer, best_chain
 from ..methods import colour
 from . import pair_plots
+from .inline import of_arviz, tip
 from .pair_plots import window
 from .views import PROMINENT, View, one_draw, some_draws
 
@@ -55,7 +56,9 @@ def final_weights(draws: xr.DataTree) -> Figure:
     """Weights of the best restart by label, in the order the model gave them."""
     canvas, [[axis]] = figure(height=2.8)
     weights = draws["posterior"].to_dataset()["weights"].values[best_chain(draws), -1]
-    axis.bar(np.arange(len(weights)), weights, color=colour(draws.attrs["method"]))
+    bars = axis.bar(np.arange(len(weights)), weights, color=colour(draws.attrs["method"]))
+    for k, (bar, weight) in enumerate(zip(bars, weights, strict=True)):
+        tip(bar, f"label {k}: weight {weight:.3g}")
     axis.set(xlabel="component label", ylabel="weight")
     return canvas
 
@@ -108,13 +111,15 @@ def active(trees: dict[str, xr.DataTree]) -> Figure:
     width = 0.8 / len(trees)
     for i, (method, draws) in enumerate(trees.items()):
         counts = np.bincount(draws["sample_stats"].to_dataset()["active_components"].values.ravel())
-        axis.bar(
+        bars = axis.bar(
             np.arange(len(counts)) + (i - (len(trees) - 1) / 2) * width,
             counts / counts.sum(),
             width,
             color=colour(method),
             label=method,
         )
+        for number, (bar, share) in enumerate(zip(bars, counts / counts.sum(), strict=True)):
+            tip(bar, f"{method}: {number} active components in {share:.1%}")
     axis.set(xlabel="active components", ylabel="share of draws")
     axis.legend(frameon=False)
     return canvas
@@ -128,11 +133,11 @@ def traces(draws: xr.DataTree, count: int = 3):
     apart = weights.mean("draw").std("chain").values
     labels = np.sort(np.argsort(-apart)[:count])
     data = {f"weight of label {k}": weights.isel(component=k, drop=True) for k in labels}
-    data["log likelihood (invariant)"] = draws["sample_stats"].to_dataset()["log_likelihood"]
+    data["log likelihood (invariant)"] = draws["sample_stats"].to_dataset()["total_log_likelihood"]
     tree = xr.DataTree.from_dict({"posterior": xr.Dataset({n: v.reset_coords(drop=True) for n, v in data.items()})})
     layout = {"figsize": (10, 6.5), "layout": "constrained", "sharex": True}
     plot = azp.plot_trace(tree, backend="matplotlib", col_wrap=2, figure_kwargs=layout)
-    return plot.viz["figure"].item()
+    return of_arviz(plot)
 
 
 def _fit(axis: Axes, draws: xr.DataTree, seen: View, tint: str) -> None:
@@ -153,7 +158,8 @@ def _fit_1d(axis: Axes, draws: xr.DataTree, tint: str) -> None:
     points = data["points"].values[:, 0]
     margin = 0.05 * np.ptp(points) or 1.0
     grid = np.linspace(points.min() - margin, points.max() + margin, 300)
-    axis.hist(points, 80, weights=data["point_weights"].values, density=True, color="#d9d9d9")
+    share = data["point_weights"].values
+    axis.hist(points, 80, weights=share, density=True, histtype="stepfilled", facecolor="#8a8a8a55", edgecolor="none")
     chosen = draws.isel(draw=slice(None, None, max(1, draws["posterior"].sizes["draw"] // 100)))
     density = np.exp(diagnostics.predictive_density(chosen, grid[:, None])[0]).reshape(-1, len(grid))
     if len(density) > 1:
@@ -161,4 +167,6 @@ def _fit_1d(axis: Axes, draws: xr.DataTree, tint: str) -> None:
     axis.plot(grid, density.mean(axis=0), color=tint, lw=2)
     weights, means, covariances = one_draw(draws)
     for w, m, s in zip(weights, means[:, 0], covariances[:, 0, 0] ** 0.5, strict=True):
-        axis.plot(grid, w * np.exp(-0.5 * ((grid - m) / s) ** 2) / s / np.sqrt(2 * np.pi), color=tint, lw=0.8, ls="--")
+        height = w * np.exp(-0.5 * ((grid - m) / s) ** 2) / s / np.sqrt(2 * np.pi)
+        [line] = axis.plot(grid, height, color=tint, lw=0.8, ls="--")
+        tip(line, f"a component of weight {w:.3g}, mean {m:.4g}, scale {s:.3g}")

@@ -6,23 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import files
-from . import page as report
-
-PIPE = 170
-"""Columns where nothing has a width to fit: enough for every table."""
-
-
-def wide_console() -> Console:
-    """A console as wide as its terminal; `PIPE` columns wide where the output goes to a pipe or a file."""
-    found = Console()
-    if not found.is_terminal:
-        found.width = PIPE
-    return found
+from . import files, page
+from .inline import picture
+from .terminal import wide_console
 
 
 class Picture(NamedTuple):
@@ -71,7 +60,7 @@ def leave(
     Every number must be finite or None: JSON knows no others.
     """
     console = wide_console()
-    parts = [s._replace(pictures=[(report.png(p.canvas), p.caption) for p in s.pictures])._asdict() for s in sections]
+    parts = [s._replace(pictures=[(picture(p.canvas), p.caption) for p in s.pictures])._asdict() for s in sections]
     content = {"title": title, "question": question, "conclusions": conclusions, "sections": parts}
     path = leave_page(out, name, "study.html.j2", numbers, **content)
     for section in sections:
@@ -87,7 +76,7 @@ def leave_page(out: Path, name: str, template: str, record: Any, **content: Any)
 
     `record`: what the JSON file holds; every number must be finite or None. `content`: what the template asks for.
     """
-    text = report.rendered(template, **content)
+    text = page.rendered(template, **content)
     files.write_json(out / f"{name}.json", record)
     return files.write(out / f"{name}.html", text)
 

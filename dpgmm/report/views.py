@@ -13,8 +13,8 @@ import numpy as np
 import scipy.linalg
 import xarray as xr
 
-from .. import draws as schema
 from ..draws import best_chain
+from ..draws.components import Components
 from ..draws.thinning import evenly
 
 MOST = 6
@@ -23,14 +23,6 @@ PROMINENT = 0.01
 """Weight from which on a component has a say in what to look at."""
 TIE = 1e-6
 """Share of between-component variance below which directions separate alike."""
-
-
-class Mixtures(NamedTuple):
-    """Gaussian mixtures: ``weights (..., K)``, ``means (..., K, D)``, ``covariances (..., K, D, D)``."""
-
-    weights: np.ndarray
-    means: np.ndarray
-    covariances: np.ndarray
 
 
 class View(NamedTuple):
@@ -62,7 +54,7 @@ class View(NamedTuple):
         """Points ``(..., D)`` in the plane, ``(..., 2)``."""
         return (points - self.centre) @ self.plane.T
 
-    def mixtures(self, mixtures: Mixtures) -> Mixtures:
+    def mixtures(self, mixtures: Components) -> Components:
         """The mixtures in the plane."""
         return project(mixtures._replace(means=mixtures.means - self.centre), self.plane)
 
@@ -97,39 +89,34 @@ def coordinate_names(draws: xr.DataTree, most: int = 16) -> tuple[str, ...]:
     return ("x",) if dim == 1 else tuple(f"x{d}" for d in range(dim))
 
 
-def one_draw(draws: xr.DataTree, least: float = 1e-3) -> Mixtures:
+def one_draw(draws: xr.DataTree, least: float = 1e-3) -> Components:
     """Components of the last draw of the best chain but those of less weight (where all are, the heaviest)."""
     chain = best_chain(draws) if "sample_stats" in draws.children else 0
-    found = _mixtures(draws["posterior"].to_dataset().isel(chain=chain, draw=-1))
-    return Mixtures(*(leaf[found.weights >= min(least, found.weights.max())] for leaf in found))
+    found = Components.of(draws["posterior"].to_dataset().isel(chain=chain, draw=-1))
+    return found.take(np.flatnonzero(found.weights >= min(least, found.weights.max()))).full()
 
 
-def some_draws(draws: xr.DataTree, count: int) -> Mixtures:
+def some_draws(draws: xr.DataTree, count: int) -> Components:
     """At most `count` draws, evenly spaced over all chains, chains one after the other: leading axis (T,)."""
     posterior = draws["posterior"].to_dataset()
     chains, length = posterior.sizes["chain"], posterior.sizes["draw"]
     chosen = posterior.isel(draw=evenly(length, max(1, count // chains)))
-    return Mixtures(*(leaf.reshape(-1, *leaf.shape[2:]) for leaf in _mixtures(chosen)))
+    return Components.of(chosen).flatten().full()
 
 
-def _mixtures(chosen: xr.Dataset) -> Mixtures:
-    """Arrays of the chosen draws only: the one place where pictures read covariances."""
-    return Mixtures(chosen["weights"].values, chosen["means"].values, schema.covariances(chosen))
+def project(mixtures: Components, matrix: np.ndarray) -> Components:
+    """Components of ``W x``, for ``matrix`` W of shape ``(E, D)``: means ``W mu``, covariances ``W Sigma W^T``."""
+    return Components(mixtures.weights, mixtures.means @ matrix.T, matrix @ mixtures.covariances @ matrix.T)
 
 
-def project(mixtures: Mixtures, matrix: np.ndarray) -> Mixtures:
-    """Mixtures of ``W x``, for ``matrix`` W of shape ``(E, D)``: means ``W mu``, covariances ``W Sigma W^T``."""
-    return Mixtures(mixtures.weights, mixtures.means @ matrix.T, matrix @ mixtures.covariances @ matrix.T)
-
-
-def coordinates(mixtures: Mixtures, dims: Sequence[int]) -> Mixtures:
+def coordinates(mixtures: Components, dims: Sequence[int]) -> Components:
     """The marginal mixtures of some coordinates: `project` by rows of the identity, without the products."""
     dims = list(dims)
     covariances = mixtures.covariances[..., dims, :][..., dims]
-    return Mixtures(mixtures.weights, mixtures.means[..., dims], covariances)
+    return Components(mixtures.weights, mixtures.means[..., dims], covariances)
 
 
-def density(mixtures: Mixtures, points: np.ndarray) -> np.ndarray:
+def density(mixtures: Components, points: np.ndarray) -> np.ndarray:
     """Density of T mixtures in E dimensions at points ``(G, E)``, to ``(T, G)``, one mixture at a time."""
     return np.stack([_density(*one, points) for one in zip(*mixtures, strict=True)])
 
@@ -157,7 +144,7 @@ def levels(values: np.ndarray, shares: Sequence[float]) -> np.ndarray:
     return ordered[np.minimum(np.searchsorted(mass, shares), len(mass) - 1)]
 
 
-def scatter(mixtures: Sequence[Mixtures]) -> tuple[np.ndarray, np.ndarray]:
+def scatter(mixtures: Sequence[Components]) -> tuple[np.ndarray, np.ndarray]:
     """Covariance ``(D, D)`` between and within components, mean over single mixtures; their weights are normalised."""
     between, within = [], []
     for weights, means, covariances in mixtures:

@@ -191,8 +191,8 @@ def _labelled_prior(counts: np.ndarray, weights: str, prior: Concentration | flo
     for some in np.array_split(different, -(-different.size * len(a) // AT_A_TIME)):
         log_given, mean = given(some, a)
         log_prior.append(logsumexp(log_nodes + log_given, axis=1))
-        of_a = np.exp(log_nodes + log_given - log_prior[-1][:, None])
-        expected.append((mean @ of_a[:, :, None])[:, :, 0])
+        concentration_term = np.exp(log_nodes + log_given - log_prior[-1][:, None])
+        expected.append((mean @ concentration_term[:, :, None])[:, :, 0])
     return np.concatenate(log_prior)[which], np.concatenate(expected)[which]
 
 
@@ -204,8 +204,8 @@ def _sticks(counts: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     here, after = counts[:, :-1], (counts[:, ::-1].cumsum(axis=1)[:, ::-1] - counts)[:, :-1]
     log_gamma = gammaln(a + np.arange(counts[0].sum() + 2)[:, None])
-    of_beta = np.log(a) + log_gamma[after] - log_gamma[1 + here + after]
-    log_prior = of_beta.sum(axis=1) + gammaln(1 + here).sum(axis=1, keepdims=True)
+    beta_term = np.log(a) + log_gamma[after] - log_gamma[1 + here + after]
+    log_prior = beta_term.sum(axis=1) + gammaln(1 + here).sum(axis=1, keepdims=True)
     v = (1 + here)[:, :, None] / (1 + a + (here + after)[:, :, None])
     one = np.ones((len(counts), 1, len(a)))
     return log_prior, np.concatenate([v, one], axis=1) * np.concatenate([one, np.cumprod(1 - v, axis=1)], axis=1)

@@ -12,7 +12,7 @@ from ..model.posterior import Conjugate
 class Sets:
     """All 2^n sets of the points, a set being a bit mask, and what each brings to the evidence of a partition.
 
-    sizes: ``(2^n,)``; scatter: ``(2^n, B, d, d)``, what a set adds to Psi (`conjugate.scatter`); of_mean: ``(2^n,)``, what
+    sizes: ``(2^n,)``; scatter: ``(2^n, B, d, d)``, what a set adds to Psi (`conjugate.scatter`); mean_term: ``(2^n,)``, what
     its mean brings, ``D/2 (log kappa/kappa_n - n log pi)``. The same with each of the points `at` added, ``(2^n, G, ..)``.
     """
 
@@ -24,12 +24,12 @@ class Sets:
         x, y = points - self.base.mean, at - self.base.mean
         self.sizes = inside.sum(axis=1).astype(int)
         counts, sums, squares = inside.sum(axis=1), inside @ x, np.tensordot(inside, self._product(x), axes=1)
-        self.scatter, self.of_mean = self._seen(counts, sums, squares)
+        self.scatter, self.mean_term = self._seen(counts, sums, squares)
         more = counts[:, None] + 1, sums[:, None] + y, squares[:, None] + self._product(y)
-        self.scatter_with, self.of_mean_with = self._seen(*more)
-        self.log_marginals = self._of_covariance(counts, self.scatter) + self.of_mean
+        self.scatter_with, self.mean_term_with = self._seen(*more)
+        self.log_marginals = self._of_covariance(counts, self.scatter) + self.mean_term
         self.predictive = np.exp(
-            self._of_covariance(more[0], self.scatter_with) + self.of_mean_with - self.log_marginals[:, None]
+            self._of_covariance(more[0], self.scatter_with) + self.mean_term_with - self.log_marginals[:, None]
         )
 
     def of(self, labels: np.ndarray, num_labels: int) -> np.ndarray:
@@ -42,7 +42,7 @@ class Sets:
         if not self.tied:
             return self.log_marginals[members].sum(axis=1)
         total = self._total(members)
-        return self._of_covariance(self.sizes[members].sum(axis=1), total) + self.of_mean[members].sum(axis=1)
+        return self._of_covariance(self.sizes[members].sum(axis=1), total) + self.mean_term[members].sum(axis=1)
 
     def density(self, members: np.ndarray, seats: np.ndarray, probability: np.ndarray) -> np.ndarray:
         """Density of the next point at each of the points `at`, ``(G,)``.
@@ -56,8 +56,8 @@ class Sets:
         n, found = self.sizes[members].sum(axis=1), np.zeros(len(self.at))
         for column, seat in zip(members.T, seats.T, strict=True):
             with_point = total[:, None] - self.scatter[column][:, None] + self.scatter_with[column]
-            more = self._of_covariance(n[:, None] + 1, with_point) + self.of_mean_with[column]
-            now = self._of_covariance(n, total) + self.of_mean[column]
+            more = self._of_covariance(n[:, None] + 1, with_point) + self.mean_term_with[column]
+            now = self._of_covariance(n, total) + self.mean_term[column]
             found += (probability * seat) @ np.exp(more - now[:, None])
         return found
 
@@ -77,8 +77,8 @@ class Sets:
         """Scatter about the posterior mean, and what the mean brings."""
         kappa = self.base.kappa + counts
         outer = self._product(sums.reshape(-1, sums.shape[-1])).reshape(squares.shape)
-        of_mean = 0.5 * sums.shape[-1] * (np.log(self.base.kappa / kappa) - counts * np.log(np.pi))
-        return squares - outer / kappa[..., None, None, None], of_mean
+        mean_term = 0.5 * sums.shape[-1] * (np.log(self.base.kappa / kappa) - counts * np.log(np.pi))
+        return squares - outer / kappa[..., None, None, None], mean_term
 
     def _of_covariance(self, counts: np.ndarray, scatter: np.ndarray) -> np.ndarray:
         """What the covariance brings: `conjugate.log_evidence` in numpy, by determinants, as a second statement."""
@@ -86,5 +86,5 @@ class Sets:
         df, lower = self.base.df, self.base.scale_tril
         more, prior = df + repeats * counts, lower @ np.swapaxes(lower, -1, -2)
         log_det = lambda matrix: np.linalg.slogdet(matrix)[1].sum(axis=-1)
-        of_gammas = multigammaln(0.5 * more, size) - multigammaln(0.5 * df, size)
-        return blocks * of_gammas + 0.5 * (df * log_det(prior) - more * log_det(prior + scatter))
+        gammas_term = multigammaln(0.5 * more, size) - multigammaln(0.5 * df, size)
+        return blocks * gammas_term + 0.5 * (df * log_det(prior) - more * log_det(prior + scatter))

@@ -47,11 +47,11 @@ def joint_test(sample: Sample, key: Array, *, level: float = 1e-5, rounds: int =
         name = min(found, key=found.__getitem__)
         p = min(1.0, found[name] * len(found))
         if p <= beta:
-            return Verdict(False, p, name, i + 1)
+            return Verdict(passed=False, p=p, quantity=name, rounds=i + 1)
         if p > gamma + beta:
-            return Verdict(True, p, name, i + 1)
+            return Verdict(passed=True, p=p, quantity=name, rounds=i + 1)
         beta /= gamma
-    return Verdict(True, p, name, rounds)
+    return Verdict(passed=True, p=p, quantity=name, rounds=rounds)
 
 
 def p_values(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> dict[str, float]:

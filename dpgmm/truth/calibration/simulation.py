@@ -6,20 +6,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import xarray as xr
 from jax import Array, random
 
 from ... import draws as schema
 from ...data import Dataset
 from ...densities import mixture
-from ...densities.distributions import GaussianMixture
 from ...diagnostics.importance import k_hat
 from ...draws import allocations, answer
 from ...draws.thinning import evenly
 from ...errors import InputError, at_least
 from ...methods import Method, find, fitting
 from ...model.posterior import Parameters, Posterior
+from ...model.prior_predictive import check_proper, prior_draw
 from .. import exact
 from . import quantities
 from .quantities import QUANTITIES, Draw
@@ -96,12 +95,13 @@ def quantities_of(posterior: Posterior, method: str | Method) -> tuple[str, ...]
     model has none; the log joint for methods of the untruncated process, whose components stand in another order.
     """
     flat = posterior.conjugate is not None and posterior.conjugate.hyperprior is not None
-    keep = lambda name, q: not (
-        (q.placed and flat)
-        or (q.joint and find(method).target == "process")
-        or (name == "concentration" and name not in posterior.transforms)
-    )
-    return tuple(name for name, quantity in QUANTITIES.items() if keep(name, quantity))
+
+    def kept(name, q):
+        out_of_process = q.joint and find(method).target == "process"
+        fixed = name == "concentration" and name not in posterior.transforms
+        return not ((q.placed and flat) or out_of_process or fixed)
+
+    return tuple(name for name, quantity in QUANTITIES.items() if kept(name, quantity))
 
 
 def prior_draws(posterior: Posterior, key: Array, count: int) -> tuple[Parameters, Array]:
@@ -111,19 +111,9 @@ def prior_draws(posterior: Posterior, key: Array, count: int) -> tuple[Parameter
     """
     if (posterior.data.weights != 1).any():
         raise InputError(f"calibration: {posterior.data.name} has weighted points; give points of weight 1")
-    one = jax.jit(lambda keys: jax.lax.map(lambda k: prior_draw(posterior, k), keys))
-    _check_proper(posterior)
-    return one(random.split(key, count))
-
-
-def prior_draw(posterior: Posterior, key: Array) -> tuple[Parameters, Array]:
-    """Parameters from the prior and points ``(N, D)`` from their mixture, to be traced by `jax`; checks nothing."""
-    key_parameters, key_points = random.split(key)
-    program = numpyro.handlers.substitute(posterior.prior_program, _held(posterior))
-    trace = numpyro.handlers.trace(numpyro.handlers.seed(program, key_parameters)).get_trace()
-    parameters = {site: jnp.asarray(trace[site]["value"]) for site in posterior.transforms}
-    ones = jnp.ones(posterior.data.size, jnp.result_type(float))
-    return parameters, GaussianMixture(*posterior.mixture(parameters), ones).sample(key_points)
+    check_proper(posterior, "calibration")
+    every, keys = lambda keys: jax.lax.map(lambda k: prior_draw(posterior, k), keys), random.split(key, count)
+    return posterior.compile(("prior draws", posterior.data.size), every, keys)[0](keys)
 
 
 def refits(
@@ -139,11 +129,11 @@ def refits(
     key_prior, key_fit, key_ties = random.split(_raw(key), 3)
     parameters, points = prior_draws(posterior, key_prior, simulations)
     truths = _truths(posterior, parameters, points)
-    ties = np.random.default_rng(np.asarray(key_ties))
-    centre, scale = jnp.asarray(posterior.data.mean), jnp.asarray(posterior.data.scale)
-    at = jnp.stack([centre - scale, centre, centre + scale])
+    ties, points = np.random.default_rng(np.asarray(key_ties)), np.asarray(points)
+    centre, scale = posterior.data.mean, posterior.data.scale
+    at = np.stack([centre - scale, centre, centre + scale])
     for i in range(simulations):
-        data = Dataset(np.asarray(points[i]), name=f"simulation {i}")
+        data = Dataset(points[i], name=f"simulation {i}")
         tree = fitting.run(found, posterior.on(data), random.fold_in(key_fit, i), **options)
         best = answer(tree)
         every = _with_labels(random.fold_in(key_ties, i), truths[i], best, draws, points[i], at)
@@ -155,7 +145,9 @@ def _rank(values: dict[str, np.ndarray], names: tuple[str, ...], ties: np.random
     rows = np.stack([values[name] for name in names])
     if not np.isfinite(rows).all():
         worst = names[int(np.argmin(np.isfinite(rows).all(axis=1)))]
-        raise InputError(f"calibration: {worst!r} is not finite in a simulation; mend the model's prior or the method")
+        raise InputError(
+            f"calibration: {worst!r} is not finite in a simulation; correct the model's prior or the method"
+        )
     below, equal = ((op(rows[:, 1:], rows[:, :1])).sum(axis=1) for op in (np.less, np.equal))
     return below + ties.integers(0, equal + 1)
 
@@ -169,11 +161,14 @@ def _truths(posterior: Posterior, parameters: Parameters, points: Array) -> list
         found = posterior.components(p)._asdict() | {"log_joint": log_joint}
         return found | {"concentration": p.get("concentration", jnp.zeros(()))}
 
-    every = jax.device_get(jax.jit(lambda pair: jax.lax.map(one, pair))((parameters, points)))
+    pairs = parameters, points
+    every = jax.device_get(posterior.compile("truths", lambda pairs: jax.lax.map(one, pairs), pairs)[0](pairs))
     return [{name: leaf[i] for name, leaf in every.items()} for i in range(len(points))]
 
 
-def _with_labels(key: Array, truth: dict[str, np.ndarray], tree: xr.DataTree, count: int, points: Array, at: Array):
+def _with_labels(
+    key: Array, truth: dict[str, np.ndarray], tree: xr.DataTree, count: int, points: np.ndarray, at: np.ndarray
+) -> Draw:
     """The truth, first, and `count` draws of the fit as one `Draw` with a leading axis.
 
     Labels are those of the fit where it has them, else drawn given the components, as those of the truth always are.
@@ -198,9 +193,9 @@ def _with_labels(key: Array, truth: dict[str, np.ndarray], tree: xr.DataTree, co
     every = {name: np.concatenate([_widened(name, truth[name], width)[None], of_fit[name]]) for name in of_fit}
     components = every["weights"], every["means"], every["covariances"]
     labels = np.asarray(allocations.sample(key, *components, points))
-    if "allocations" in posterior:
-        labels = np.concatenate([labels[:1], thinned(posterior["allocations"])])
-    return Draw(**jax.tree.map(jnp.asarray, every | {"labels": labels}), points=points, at=at)
+    if "allocations" in stats:
+        labels = np.concatenate([labels[:1], thinned(stats["allocations"])])
+    return Draw(**jax.tree.map(jnp.asarray, every | {"labels": labels}), points=jnp.asarray(points), at=jnp.asarray(at))
 
 
 def _widened(name: str, leaf: np.ndarray, width: int) -> np.ndarray:
@@ -213,25 +208,6 @@ def _widened(name: str, leaf: np.ndarray, width: int) -> np.ndarray:
 
 def _k_hat(tree: xr.DataTree) -> float | None:
     return float(k_hat(tree)[0]) if "log_weight" in tree["sample_stats"] else None
-
-
-def _held(posterior: Posterior) -> dict[str, Array]:
-    """Where the base measure's mean, if it has a flat prior, is held."""
-    prior = posterior.conjugate
-    return {} if prior is None or prior.hyperprior is None else {"base_mean": jnp.asarray(prior.base.mean)}
-
-
-def _check_proper(posterior: Posterior) -> None:
-    sites = posterior.initial(random.PRNGKey(0))
-    program = numpyro.handlers.substitute(posterior.prior_program, sites)
-    trace = numpyro.handlers.trace(numpyro.handlers.seed(program, random.PRNGKey(0))).get_trace()
-    for name, site in trace.items():
-        improper = isinstance(site.get("fn"), numpyro.distributions.ImproperUniform)
-        if improper and name not in _held(posterior):
-            raise InputError(
-                f"calibration: the prior of {name!r} in model {posterior.name} is improper, so that no truth can be"
-                " drawn from it; give it a proper prior"
-            )
 
 
 def _check_truncation(posterior: Posterior, method: str) -> None:

@@ -1,4 +1,4 @@
-"""Yardsticks: how far a method's draws are from a reference answer, in numbers that know no labels."""
+"""Scores: how far a method's draws are from a reference answer, in numbers that know no labels."""
 
 import json
 from collections.abc import Callable
@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 from scipy.special import logsumexp
 
 from dpgmm import methods
 from dpgmm.data import Dataset
-from dpgmm.diagnostics import panel
 from dpgmm.diagnostics.intervals import Interval
 from dpgmm.draws import allocations
+from dpgmm.draws.components import Components
 from dpgmm.draws.thinning import evenly
 from dpgmm.errors import InputError
 from dpgmm.truth import calibration
@@ -28,7 +29,7 @@ LOOKED_AT = 1_000
 """Draws a chain or guide, evenly spread, of which it is made."""
 
 
-def held_out(log_density: np.ndarray) -> float:
+def held_out(log_density: Float[np.ndarray, "*draws G"]) -> float:
     """Mean over held-out points of the log of the mean density over draws, nats a point, from ``(..., G)`` log densities."""
     flat = log_density.reshape(-1, log_density.shape[-1])
     return float(np.mean(np.asarray(logsumexp(flat, axis=0)) - np.log(len(flat))))
@@ -68,7 +69,7 @@ def similarity(draws: xr.DataTree) -> np.ndarray:
     """
     posterior, points = draws["posterior"].to_dataset(), draws["observed_data"].to_dataset()["points"].values
     few = np.argsort(points[:, 0], kind="stable")[evenly(len(points), PAIRED)]
-    components = panel.sorted_components(posterior.isel(draw=evenly(posterior.sizes["draw"], LOOKED_AT)))
+    components = Components.of(posterior.isel(draw=evenly(posterior.sizes["draw"], LOOKED_AT))).sorted()
     every = []
     for weights, means, spread in zip(*components, strict=True):
         p = np.asarray(allocations.probabilities(weights, means, spread, points[few]))
@@ -77,7 +78,7 @@ def similarity(draws: xr.DataTree) -> np.ndarray:
     return np.array(every)
 
 
-def clusters_given(probabilities: np.ndarray) -> np.ndarray:
+def clusters_given(probabilities: Float[np.ndarray, "T n K"]) -> Float[np.ndarray, " n+1"]:
     """Probability of every number of occupied components, ``(n + 1,)``: mean over draws, from ``(T, n, K)``.
 
     ``P(all points inside S) = prod_n sum_{k in S} p_nk``, and by inclusion and exclusion
@@ -92,7 +93,7 @@ def clusters_given(probabilities: np.ndarray) -> np.ndarray:
     return np.bincount(size, occupied, max(n, num_components) + 1)[: n + 1]
 
 
-def of_partition(draws: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
+def partition_scores(draws: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
     """Distribution of the number of clusters ``(n + 1,)`` and similarity ``(n, n)``, of few points and components.
 
     Given a draw allocations are independent with known probabilities; of collapsed Gibbs, whose components do not hold all
@@ -101,11 +102,10 @@ def of_partition(draws: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
     posterior, points = draws["posterior"].to_dataset(), draws["observed_data"].to_dataset()["points"].values
     n = len(points)
     if draws.attrs.get("untruncated", 0):
-        labels = posterior["allocations"].values.reshape(-1, n)
+        labels = draws["sample_stats"].to_dataset()["allocations"].values.reshape(-1, n)
         sizes = [len(np.unique(row)) for row in labels]
         return np.bincount(sizes, minlength=n + 1) / len(labels), (labels[:, :, None] == labels[:, None]).mean(axis=0)
-    flat = [leaf.reshape(-1, *leaf.shape[2:]) for leaf in panel.sorted_components(posterior)]
-    p = np.asarray(allocations.probabilities(*flat, points))
+    p = np.asarray(allocations.probabilities(*Components.of(posterior).sorted().flatten(), points))
     together = np.einsum("tik,tjk->ij", p, p, optimize=True) / len(p)
     np.fill_diagonal(together, 1.0)
     return clusters_given(p), together
@@ -115,7 +115,7 @@ def spreads(draws: xr.DataTree) -> dict[str, float]:
     """Posterior standard deviation of quantities that know no labels, over all chains and draws; 0 of one draw."""
     posterior, stats = draws["posterior"].to_dataset(), draws["sample_stats"].to_dataset()
     return {
-        "log likelihood": float(stats["log_likelihood"].values.std()),
+        "log likelihood": float(stats["total_log_likelihood"].values.std()),
         "concentration": float(posterior["concentration"].values.std()),
         "largest weight": float(posterior["weights"].values.max(axis=-1).std()),
     }
@@ -172,7 +172,7 @@ def calibrated(rows: list[dict[str, Any]] | None, method: str, options: dict[str
     return f"{'calibrated' if r['inside'] == r['quantities'] else 'not calibrated'} ({inside})"
 
 
-def calibration_rows(path: Path, required: bool) -> list[dict[str, Any]] | None:
+def calibration_rows(path: Path, *, required: bool) -> list[dict[str, Any]] | None:
     """What `calibrated` wants of a calibration.json; None where there is none, and it is not required.
 
     Raises `InputError` where the file cannot be read or is another.
