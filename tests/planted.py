@@ -273,8 +273,8 @@ CHANGES = [
     Change(COMPRESSION, "range_ / 1.349", "range_", OF_COMPRESSION),
     Change(
         "dpgmm/data/dataset.py",
-        "np.average(self.points, axis=0, weights=self.weights)",
-        "np.average(self.points, axis=0)",
+        "self._sum(lambda x: x) / self.total_weight",
+        "self._sum(lambda x: x) / self.size",
         "tests/test_data.py",
     ),
     Change(

@@ -7,6 +7,8 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from dpgmm.data import Dataset
+from dpgmm.data.compression import Binned, compress
+from dpgmm.draws.components import Components
 from dpgmm.draws.thinning import evenly
 from dpgmm.methods import certificate
 
@@ -74,3 +76,48 @@ def test_draws_without_narrow_components_are_looked_at_too():
     exact = errors(weights, means, sds)
     assert np.abs(exact).argmax() == bad
     assert certificate.largest_error(tree(weights, means, sds), FULL, COMPRESSED) == pytest.approx(abs(exact[bad]))
+
+
+FINE = 0.05
+"""Width of the bins that take the points' place."""
+MANY = Dataset(np.concatenate([norm.rvs(-3, 1, 3_000, random_state=0), norm.rvs(3, 0.5, 3_000, random_state=1)]))
+
+
+def mixtures(sd, count=30):
+    rng = np.random.default_rng(int(1000 * sd))
+    means, sds = rng.normal(0, 3, (count, 4)), sd * rng.uniform(1, 2, (count, 4))
+    return rng.dirichlet(np.ones(4), count), means, sds
+
+
+def log_likelihoods(weights, means, sds, data):
+    log_p = np.log(weights[:, None]) + norm.logpdf(data.points, means[:, None], sds[:, None])
+    return logsumexp(log_p, axis=-1) @ data.weights
+
+
+@pytest.mark.parametrize("sd", [0.02, 0.1, 0.4, 1.0])
+def test_the_bound_is_above_the_error_and_not_far_above_that_of_narrow_components(sd):
+    binned = Binned.of(MANY, FINE)
+    weights, means, sds = mixtures(sd)
+    told = certificate.bound(Components(weights, means[..., None], sds[..., None, None] ** 2), binned)
+    error = np.abs(log_likelihoods(weights, means, sds, MANY) - log_likelihoods(weights, means, sds, binned.data))
+    assert (told >= error - 1e-9).all()
+    assert sd > 0.1 or np.median(told / error) < 100
+
+
+def test_bins_that_hold_their_own_points_have_no_error():
+    few = Dataset([0.0, 1.0, 1.0, 5.0, 5.01])
+    binned = Binned.of(few, 0.5)
+    assert len(binned.replaced()[0]) == 0
+    weights, means, sds = mixtures(1e-3)
+    assert certificate.bound(Components(weights, means[..., None], sds[..., None, None] ** 2), binned).max() == 0
+
+
+def test_of_a_finer_compression_the_error_is_the_exact_one_and_a_bound_more():
+    weights, means, sds = mixtures(0.1)
+    small = compress(MANY, 4 * FINE)
+    binned = Binned.of(MANY, FINE)
+    exact = np.abs(log_likelihoods(weights, means, sds, MANY) - log_likelihoods(weights, means, sds, small)).max()
+    found = certificate.largest_error(tree(weights, means, sds), binned, small)
+    beside = certificate.bound(Components(weights, means[..., None], sds[..., None, None] ** 2), binned)
+    assert exact <= found <= exact + 2 * float(beside.max())
+    assert found > certificate.largest_error(tree(weights, means, sds), binned.data, small)

@@ -8,6 +8,7 @@ from scipy.special import logsumexp, roots_jacobi, roots_legendre
 from scipy.stats import norm
 
 from dpgmm.data import Dataset, compression, datasets
+from dpgmm.data import dataset as dataset_module
 from dpgmm.data.compression import compress, default_bin_width
 from dpgmm.errors import InputError
 
@@ -261,3 +262,37 @@ def test_bad_options_are_refused(arguments, message):
 def test_more_than_one_column_is_refused():
     with pytest.raises(InputError, match="plane: 2 columns, and compression is for one; choose one column"):
         compress(Dataset(np.zeros((3, 2)), name="plane"))
+
+
+@given(weighted_points, st.floats(0.01, 30), st.integers(1, 4), st.integers(1, 9))
+@property_test
+def test_piece_by_piece_it_is_the_same_compression(pairs, width, nodes, rows):
+    """Of more points than are looked at in one piece, moments and range of every bin are still those of its points."""
+    data = dataset(pairs)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (compression, dataset_module):
+            patch.setattr(module, "ROWS", rows)
+        small = compress(data, width, nodes)
+    center = compression.middle(data)
+    bins = lambda d: np.floor((d.points[:, 0] - center) / width + 0.5)
+    for b in np.unique(bins(data)):
+        # A node at a bin's very end may be rounded into the next.
+        of = Dataset(*(a[bins(data) == b] for a in (data.points, data.weights)))
+        x = of.points[:, 0]
+        inside = (small.points[:, 0] >= x.min()) & (small.points[:, 0] <= x.max())
+        part = Dataset(small.points[inside], small.weights[inside])
+        assert part.size <= min(nodes, len(np.unique(x)))
+        check_sound(of, part)
+        check_moments(of, part, nodes)
+
+
+def test_some_of_many_points_lay_out_the_bins(monkeypatch):
+    """Quartiles of a sample: half of 40,000 points weigh nothing and lie elsewhere."""
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(3, 1, 20_000), rng.normal(900, 1, 20_000)])
+    data = Dataset(points, np.repeat([1.0, 0.0], 20_000))
+    exact = compression.middle(data), default_bin_width(data)
+    monkeypatch.setattr(compression, "SOME", 5_000)
+    # The standard error of a quartile of m points of a standard normal is 1.36 / sqrt(m), of the median 1.25 / sqrt(m).
+    assert compression.middle(data) == pytest.approx(exact[0], abs=4 * 1.25 / 5_000**0.5)
+    assert default_bin_width(data) == pytest.approx(exact[1], rel=4 * 1.36 * 2**0.5 / 1.349 / 5_000**0.5)

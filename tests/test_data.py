@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpgmm.data import Dataset, read
+from dpgmm.data import Dataset, dataset, read
+from dpgmm.data import _source as source
 from dpgmm.errors import InputError
 
 pytestmark = pytest.mark.quick("data")
@@ -216,3 +217,71 @@ def test_a_point_of_no_weight_gives_no_scale():
     data = Dataset(np.array([0.1, 0.1, 0.1, 5.0]), np.array([1.0, 1.0, 1.0, 0.0]))
     assert data.mean[0] != 0.1
     assert data.scale[0] == 1.0
+
+
+def test_pieces_change_nothing(monkeypatch):
+    points = np.random.default_rng(0).normal(size=(1000, 3)) * [1, 1e3, 1e-3] + [5, 0, 1]
+    data, weights = Dataset(points), np.arange(1000) % 3
+    monkeypatch.setattr(dataset, "ROWS", 64)
+    for omega in (None, weights):
+        cut = Dataset(points, omega)
+        w = np.ones(1000) if omega is None else omega
+        mean = np.average(points, axis=0, weights=w)
+        np.testing.assert_allclose(cut.mean, mean, rtol=1e-12)
+        np.testing.assert_allclose(cut.scale, np.average((points - mean) ** 2, axis=0, weights=w) ** 0.5, rtol=1e-12)
+    assert sum(len(x) for x, _ in data.pieces()) == 1000
+    np.testing.assert_array_equal(Dataset([7.0] * 100 + [8.0] * 100, [1] * 100 + [0] * 100).scale, [1.0])
+    points[777, 1] = np.nan
+    with pytest.raises(InputError, match=r"points\[777, 1\] is nan"):
+        Dataset(points)
+    with pytest.raises(InputError, match=r"weights\[99\] is -1"):
+        Dataset(np.zeros(100), np.where(np.arange(100) == 99, -1, 1))
+
+
+def test_what_nobody_can_write_to_is_not_copied(tmp_path):
+    points = np.zeros((5, 2))
+    points.setflags(write=False)
+    assert Dataset(points).points is points
+    below = np.zeros((5, 2))
+    view = below[:]
+    view.setflags(write=False)
+    held = Dataset(view)
+    below[:] = 7  # Through what it is a view of.
+    assert held.points.max() == 0
+    assert Dataset(np.zeros(5)).weights.strides == (0,)
+
+
+def test_a_large_array_is_mapped_and_a_small_one_read(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).normal(size=(1000, 1))
+    np.save(tmp_path / "x.npy", values)
+    whole = read(tmp_path / "x.npy")
+    monkeypatch.setattr(source, "MAPPED", 1_000)
+    mapped = read(tmp_path / "x.npy")
+    np.testing.assert_array_equal(mapped.points, values)
+    np.testing.assert_array_equal(whole.points, values)
+    base = mapped.points
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    assert isinstance(base, memoryview)
+    np.save(tmp_path / "two.npy", np.column_stack([values, values]).astype(np.float32))
+    np.testing.assert_array_equal(read(tmp_path / "two.npy", ["1"]).points, values.astype(np.float32))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-8])
+    with pytest.raises(InputError, match="cut off or damaged"):
+        read(tmp_path / "cut.npy")
+
+
+def test_a_sample_is_of_rows_that_carry_weight_and_stands_for_all():
+    rng = np.random.default_rng(1)
+    data = Dataset(rng.normal(size=(1000, 2)), np.where(np.arange(1000) % 2, 1.0 + np.arange(1000) % 3, 0.0))
+    some = data.sample(100)
+    assert some.size == 100
+    assert some.total_weight == pytest.approx(data.total_weight)
+    rows = [int(np.flatnonzero((data.points == x).all(axis=1))[0]) for x in some.points]
+    assert rows == sorted(set(rows))
+    np.testing.assert_allclose(some.weights / data.weights[rows], some.weights[0] / data.weights[rows[0]])
+    assert data.sample(500) is data
+    assert Dataset(data.points).sample(1000).size == 1000
+    # Every row alike: of 2,000 samples of 10 of 50, each row is in a fifth.
+    few = Dataset(np.arange(50.0))
+    counts = np.bincount(np.concatenate([few.sample(10, seed).points[:, 0] for seed in range(2_000)]).astype(int))
+    assert np.abs(counts - 400).max() < 4.5 * (2_000 * 0.2 * 0.8) ** 0.5

@@ -201,6 +201,36 @@ def test_an_error_that_stays_makes_the_method_use_every_point(monkeypatch):
     assert compression_record(two_gaussians()) == {}
 
 
+def test_many_points_are_certified_by_a_finer_compression_and_draws_keep_some(monkeypatch):
+    posterior = two_gaussians()
+    options = {"restarts": 1, "steps": 50}
+    exact = dpgmm.fit(posterior, "map", **options)
+    for name, size in {"EXACTLY": 100, "LARGE": 5_000, "SHOWN": 200}.items():
+        monkeypatch.setattr(dpgmm.fitting, name, size)
+    passes = []
+    monkeypatch.setattr(
+        dpgmm.fitting.Binned, "of", lambda *of, made=dpgmm.fitting.Binned.of: passes.append(1) or made(*of)
+    )
+    found = [dpgmm.fit(posterior, "map", **options), dpgmm.fit(posterior, "map", **options)]
+    assert len(passes) == 1
+    records = [json.loads(tree.attrs["compression"]) for tree in (exact, *found)]
+    assert "beside_points" not in records[0]
+    assert records[1] == records[2]
+    assert records[1]["points"] < 0.5 * records[1]["beside_points"]
+    # The same error, and a bound that is far smaller than the tolerance.
+    assert records[0]["max_error"] <= records[1]["max_error"] * (1 + 1e-6)
+    assert records[1]["max_error"] < records[0]["max_error"] + 1e-4
+    observed = found[0]["observed_data"]
+    assert (observed.sizes["obs"], observed.attrs["rows"]) == (200, 6_000)
+    assert float(observed["point_weights"].sum()) == pytest.approx(6_000)
+    assert np.isin(observed["points"].values, posterior.data.points).all()
+    assert exact["observed_data"].sizes["obs"] == 6_000
+    for kept, whole in zip(
+        found[0]["posterior"].data_vars.values(), exact["posterior"].data_vars.values(), strict=True
+    ):
+        np.testing.assert_allclose(kept, whole, rtol=0.05)
+
+
 def test_a_broken_start_is_named():
     posterior = dpgmm.load_model("stick_breaking")(dpgmm.datasets.galaxies(), truncation=3)
     broken = dpgmm.posterior.dataclasses.replace(

@@ -295,3 +295,20 @@ def test_data_carry_the_names_of_their_columns(tmp_path):
     assert read(tmp_path / "plain.csv").columns == ()
     with pytest.raises(InputError, match="1 names of columns for 2"):
         Dataset([[1.0, 2.0]], columns=("a",))
+
+
+def test_the_number_of_clusters_is_drawn_with_its_error_of_those_that_have_one():
+    sampler, point = tree(1), tree(1, "map")
+    numbers = np.array([[3] * 6 + [4] * 2, [3] * 4 + [5] * 4])
+    for of, values in ((sampler, numbers), (point, numbers[:, :1])):
+        of["sample_stats"]["occupied_clusters"] = xr.DataArray(values, dims=("chain", "draw"))
+    canvas = plots.clusters({"nuts": sampler, "map": point})
+    assert canvas is not None
+    [axis] = canvas.axes
+    shares = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in axis.patches}
+    assert shares == pytest.approx({3: 10 / 16, 4: 2 / 16, 5: 4 / 16})
+    [whiskers] = axis.collections
+    lengths = {round(line[0, 0]): np.ptp(line[:, 1]) / 2 for line in whiskers.get_segments()}
+    told = diagnostics.answer.number_of_clusters(sampler).set_index("clusters").iloc[:, 1]
+    assert lengths == pytest.approx(told.to_dict())
+    assert plots.clusters({"map": point}) is None

@@ -8,17 +8,19 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from ._source import ZIP, Source
+from ._source import NPY, ZIP, Source
 from ._table import Table, by_row, column
 
-NPY, PARQUET, ARROW, FEATHER = b"\x93NUMPY", b"PAR1", b"ARROW1", b"FEA1"
+PARQUET, ARROW, FEATHER = b"PAR1", b"ARROW1", b"FEA1"
+HEADER = 2**17
+"""Bytes in which the header of an array lies."""
 
 
 def read_array(source: Source, name: str | None = None) -> Table | None:
     """The table of a file of arrays, by its first bytes; None for what is none of them. `name`: of an array in .npz."""
     content = source.content
     if content.startswith(NPY):
-        return of_array(_npy(source.where, content), source.where)
+        return of_array(_npy(source.where, content if source.mapped is None else source.mapped), source.where)
     if content.startswith(ZIP):
         return of_array(_npz(source.where, content, name), source.where)
     if content.startswith((PARQUET, ARROW, FEATHER)):
@@ -43,7 +45,8 @@ def of_array(values: np.ndarray, where: str) -> Table:
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or 0 in values.shape:
         raise InputError(f"{where}: an array of shape {values.shape}; give at least one row, as (N,) or (N, D)")
-    filled = np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
+    masked = isinstance(values, np.ma.MaskedArray)
+    filled = np.ma.filled(values.astype(np.float64), np.nan) if masked else np.asarray(values, np.float64)
     names = [str(j) for j in range(filled.shape[1])]
     return Table(where, names, list(filled.T), named=False, place=by_row(where))
 
@@ -71,8 +74,8 @@ def frame_of(values: Any) -> pd.DataFrame | None:
     return values.to_pandas()
 
 
-def _npy(where: str, content: bytes) -> np.ndarray:
-    buffer = io.BytesIO(content)
+def _npy(where: str, content: bytes | memoryview) -> np.ndarray:
+    buffer = io.BytesIO(bytes(content[:HEADER]))
     try:
         version = np.lib.format.read_magic(buffer)
         # Version 3 differs from 2 in names of fields alone, which it may write in UTF-8.

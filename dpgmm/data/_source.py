@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import mmap
 import sys
 import zipfile
 import zlib
@@ -15,17 +16,24 @@ from ..errors import InputError
 STDIN = "-"
 UNPACK = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ\x00": lzma.decompress}
 ZIP = b"PK\x03\x04"
+NPY = b"\x93NUMPY"
+MAPPED = 2**26
+"""Bytes from which on a .npy file is mapped: whoever writes over a mapped file takes the numbers from under us."""
 WRAPPINGS = (".gz", ".bz2", ".xz", ".zip")
 MOST = 64 * 2**30
 """Bytes that a member of a zip archive may claim, at most."""
 
 
 class Source(NamedTuple):
-    """`where` it is, as a message calls it; `name`, the file's without its endings; and its bytes, unpacked."""
+    """`where` it is, as a message calls it; `name`, the file's without its endings; and its bytes, unpacked.
+
+    `mapped`: in place of the bytes, the file in memory as far as it is looked at, of a .npy file.
+    """
 
     where: str
     name: str
     content: bytes
+    mapped: memoryview | None = None
 
 
 def source(path: str | Path) -> Source:
@@ -35,7 +43,9 @@ def source(path: str | Path) -> Source:
     """
     where = "standard input" if str(path) == STDIN else str(path)
     try:
-        content = sys.stdin.buffer.read() if str(path) == STDIN else _file(Path(path)).read_bytes()
+        if str(path) != STDIN and (mapped := _mapped(_file(Path(path)))) is not None:
+            return Source(where, _stem(Path(path)), bytes(mapped[: len(NPY)]), mapped)
+        content = sys.stdin.buffer.read() if str(path) == STDIN else Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{where}: cannot be read: {error.strerror}; check the file's permissions") from error
     for start, unpack in UNPACK.items():
@@ -61,6 +71,16 @@ def _file(path: Path) -> Path:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no such file ({error}); give a data file") from error
     return path
+
+
+def _mapped(path: Path) -> memoryview | None:
+    """A large .npy file mapped into memory; None for others."""
+    if not path.is_file() or path.stat().st_size < MAPPED:
+        return None
+    with path.open("rb") as file:
+        if file.read(len(NPY)) != NPY:
+            return None
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _stem(path: Path) -> str:

@@ -3,24 +3,36 @@
 Every bin of points is replaced by the Gauss quadrature of its own empirical measure: q nodes, inside the bin, that give
 every polynomial up to degree 2q - 1 the same sum as the bin's points. The log density of a mixture whose components are
 wider than a bin is nearly such a polynomial there, so its sum over all points hardly changes: see `dpgmm.certificate`.
+
+Many points are compressed piece by piece, in one pass, by the same bins, and what is left of the pieces once more: the
+sums of a bin are the sums of its pieces'.
 """
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import InputError
-from .dataset import Dataset
+from .dataset import ROWS, Dataset
 
 BINS_PER_SCALE = 30
+THREADS = 8
+SOME = 2**20
+"""Points that tell quartiles."""
+NODES = 3
 NEGLIGIBLE = 1e-16
 """A quadrature stops short of q nodes where one more changes no sum by more than this part of the bin's weight."""
 
 
-def compress(data: Dataset, bin_width: float | None = None, nodes: int = 3) -> Dataset:
+def compress(data: Dataset, bin_width: float | None = None, nodes: int = NODES) -> Dataset:
     """At most `nodes` weighted points, ascending, for every bin of width `bin_width` (default `default_bin_width`).
 
     Over each bin, sums of ``weight * x^k`` are those of its points for k < 2 nodes; weights are positive, points lie
-    between the bin's own. Bins of at most `nodes` distinct values keep them. Time O(N log N + N nodes). Raises
-    `InputError` unless D = 1, and for a width that is not positive and finite, or fewer than one node.
+    between the bin's own. Bins of at most `nodes` distinct values keep them. Time O(N log N + N nodes), in one pass;
+    memory beside the data that of `dataset.ROWS` points and of what is left. Raises `InputError` unless D = 1, and for a
+    width that is not positive and finite, or fewer than one node.
 
     Source: Gautschi (2004), Orthogonal Polynomials: sections 2.2.3 (discretised Stieltjes) and 3.1.1 (Golub-Welsch).
     """
@@ -31,29 +43,66 @@ def compress(data: Dataset, bin_width: float | None = None, nodes: int = 3) -> D
     width = default_bin_width(data) if bin_width is None else bin_width
     if not 0 < width < np.inf:
         raise InputError(f"bin_width is {width}; give a positive, finite number")
-    points, weights = _distinct(data)
-    starts = _bin_starts(points, width, center=_quantile(points, weights, 0.5))
-    points, weights = quadrature(points, weights, starts, int(nodes))
-    return Dataset(points, weights, data.name)
+    center = middle(data)
+
+    def of_piece(piece: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        points, weights = _distinct(*piece)
+        return quadrature(points, weights, _bin_starts(points, width, center), int(nodes))
+
+    if data.size <= ROWS:
+        return Dataset(*of_piece((data.points, data.weights)), data.name)
+    # The sorting and the sums are numpy's, which threads share the cores for.
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, THREADS)) as pool:
+        points, weights = map(np.concatenate, zip(*pool.map(of_piece, data.pieces()), strict=True))
+    return Dataset(*of_piece((points[:, None], weights)), data.name)
+
+
+class Binned(NamedTuple):
+    """A compression with its bins: `data`, the `width` of the bins, and where they are laid out from, the `center`."""
+
+    data: Dataset
+    width: float
+    center: float
+
+    @classmethod
+    def of(cls, data: Dataset, width: float) -> "Binned":
+        """`compress` by bins of this width."""
+        return cls(compress(data, width), width, middle(data))
+
+    def replaced(self) -> tuple[np.ndarray, np.ndarray]:
+        """Middles ``(B,)`` and weights ``(B,)`` of the bins whose nodes may stand for more points than they are."""
+        points, weights = self.data.points[:, 0], self.data.weights
+        starts = _bin_starts(points, self.width, self.center)
+        full = np.diff(starts, append=len(points)) == NODES
+        numbers = np.floor((points[starts[full]] - self.center) / self.width + 0.5)
+        return self.center + self.width * numbers, np.add.reduceat(weights, starts)[full]
 
 
 def default_bin_width(data: Dataset) -> float:
     """A 30th of the standard deviation, or of interquartile range / 1.349 if smaller, so that outliers do not matter.
 
-    Where half of the weight sits on one value, the range is that of the distinct values. Positive for any data.
+    Of more than `SOME` points, quartiles are those of so many random ones. Where half of the weight sits on one value, the
+    range is that of the distinct values. Positive for any data.
     """
-    points, weights = _distinct(data)
+    some = data.sample(SOME)
+    points, weights = _distinct(some.points, some.weights)
     range_of = lambda w: _quantile(points, w, 0.75) - _quantile(points, w, 0.25)
     range_ = range_of(weights) or range_of(np.ones_like(weights))
     scale = min(s for s in (range_ / 1.349, float(data.scale[0])) if s > 0)
     return max(scale / BINS_PER_SCALE, float(np.finfo(float).tiny))
 
 
-def _distinct(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct points that carry weight, ascending, and the sum of weights of each."""
-    carries = np.flatnonzero(data.weights)
-    order = carries[np.argsort(data.points[carries, 0])]
-    points, weights = data.points[order, 0], data.weights[order]
+def middle(data: Dataset) -> float:
+    """The median, of `SOME` random points where there are more: bins are laid out from it."""
+    some = data.sample(SOME)
+    return _quantile(*_distinct(some.points, some.weights), 0.5)
+
+
+def _distinct(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct points that carry weight, ascending, and the sum of weights of each, of ``points (n, 1)``."""
+    carries = np.flatnonzero(weights)
+    order = carries[np.argsort(points[carries, 0])]
+    points, weights = points[order, 0], weights[order]
     starts = np.flatnonzero(np.diff(points, prepend=-np.inf))
     return points[starts], np.add.reduceat(weights, starts)
 

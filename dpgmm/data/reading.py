@@ -87,11 +87,20 @@ def choose(
         raise InputError(f"{table.where}: no row has a value in every column; choose others with --columns")
     for j in held:
         _check_finite(table, j, held[j], kept)
-    points = np.column_stack([held[j][kept] for j in chosen])
+    points = _stacked([held[j] for j in chosen], kept)
     named = tuple(table.names[j] or str(j) for j in chosen) if table.named else ()
     notes = _notes(table, chosen, left_out, of_weights, kept, empty, lacking & ~empty)
-    omega = np.ones(len(points)) if of_weights is None else held[of_weights][kept]
-    return Dataset(points, omega, name, named, notes)
+    omega = None if of_weights is None else held[of_weights][kept]
+    return Dataset(points, omega, name, named, notes)  # pyright: ignore[reportArgumentType]  # None: ones
+
+
+def _stacked(columns: list[np.ndarray], kept: np.ndarray) -> np.ndarray:
+    """Rows of columns, ``(n, D)``, that nobody can write to: one column of which all is kept is not copied."""
+    if len(columns) == 1 and kept.all():
+        return columns[0][:, None]
+    points = np.column_stack(columns if kept.all() else [column[kept] for column in columns])
+    points.setflags(write=False)
+    return points
 
 
 def _array_name(path: str) -> tuple[str, str | None]:

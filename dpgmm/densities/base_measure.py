@@ -26,6 +26,8 @@ from .gaussian import BaseMeasure
 COVARIANCES = "full", "diagonal", "tied", "spherical"
 COMPONENTS = 4.0
 """Components that fill the volume of the data, by default."""
+STARTS = 2**17
+"""Points of the data that starts are taken from, where there are more."""
 KAPPA = 0.01
 """kappa of more than one dimension, by default: means spread ten times as far as a component."""
 
@@ -146,15 +148,15 @@ def transforms_of(base: BaseMeasure, data: Dataset, covariance: str) -> dict[str
 
 
 def initial(key: Array, base: BaseMeasure, data: Dataset, num_components: int, covariance: str) -> dict[str, Array]:
-    """Dispersed start: means at random points of the data, factors about a typical component's size, log sd 0.3."""
+    """Dispersed start: means at some of `STARTS` random points, factors about a typical component's size, log sd 0.3."""
     key_mean, key_scale = random.split(key)
-    probability = jnp.asarray(data.weights / data.total_weight)
-    rows = random.choice(key_mean, data.size, (num_components,), p=probability)
+    some = data.sample(STARTS)
+    rows = random.choice(key_mean, some.size, (num_components,), p=jnp.asarray(some.weights / some.total_weight))
     count, (blocks, size, _) = 1 if is_tied(covariance) else num_components, base.scale_tril.shape
     spread = jnp.exp(0.3 * random.normal(key_scale, (count, blocks * size))).reshape(count, blocks, size)
     typical = gaussian.diagonal(base.scale_tril) / jnp.sqrt(base.df - size - 1)
     factors = (typical * spread)[..., None] * jnp.eye(size)
-    return {"means": jnp.asarray(data.points)[rows], "scale_trils": in_smallest_form(factors, covariance)}
+    return {"means": jnp.asarray(some.points)[rows], "scale_trils": in_smallest_form(factors, covariance)}
 
 
 def _blocks(scales: Float[Array, " D"], covariance: str) -> Float[Array, "B d d"]:

@@ -41,6 +41,8 @@ TRIAL = 4
 """Cycles that a proposal gets before it is judged."""
 SNAPSHOTS = 30
 """Components kept along the way."""
+SAMPLE = 100_000
+"""Random points on which restarts climb first, where there are more."""
 
 
 def run(
@@ -52,6 +54,7 @@ def run(
     relative_tolerance: float = 1e-9,
     moves: int = 100,
     draws_per_restart: int = 1_000,
+    sample_size: int | None = SAMPLE,
     progress: Progress | None = None,
 ) -> xr.DataTree:
     """Climb the evidence lower bound, all restarts in one program; chain = restart, draws from each q.
@@ -62,6 +65,7 @@ def run(
         `relative_tolerance`: share of the bound by which a step must lift it, or it counts as settled.
         `moves`: merges, splits and deletions tried, after `BEFORE` steps.
         `draws_per_restart`: draws of each fitted q.
+        `sample_size`: of more points, restarts climb and try moves on so many random ones, then climb on all; none: on all.
 
     A restart is settled after `PATIENCE` steps in a row that lift the bound by less than the tolerance. `optimisation`
     holds minus the bound (nats, never rising, labels among what is approximated) and the components at the means of q
@@ -71,12 +75,12 @@ def run(
     """
     at_least("cavi", 1, restarts=restarts, max_steps=max_steps, draws_per_restart=draws_per_restart)
     at_least("cavi", 0, moves=moves)
+    at_least("cavi", 1, **({} if sample_size is None else {"sample_size": sample_size}))
     above(0, relative_tolerance=relative_tolerance)
     prior = checked(posterior)
     key_climb, key_draw = random.split(key)
-    path, compile_seconds, run_seconds = _climbed(
-        posterior, prior, key_climb, restarts, max_steps, relative_tolerance, moves, progress
-    )
+    how = _How(restarts, max_steps, relative_tolerance, moves)
+    path, compile_seconds, run_seconds = _in_stages(posterior, prior, key_climb, how, sample_size, progress)
     keys = random.split(key_draw, (restarts, draws_per_restart))
 
     def every(keys, states):
@@ -107,7 +111,7 @@ def starts(posterior: Posterior, key: Array, count: int, *, restarts: int = 4, m
     at_least("cavi", 1, count=count, restarts=restarts)
     prior = checked(posterior)
     key_climb, key_draw = random.split(key)
-    path = _climbed(posterior, prior, key_climb, restarts, 2_000, 1e-9, moves, None)[0]
+    path = _in_stages(posterior, prior, key_climb, _How(restarts, 2_000, 1e-9, moves), SAMPLE, None)[0]
     state = jax.tree.map(lambda leaf: leaf[int(np.nanargmin(path.loss[:, -1]))], path.states)
     keys = random.split(key_draw, count)
     every = lambda keys, state: jax.lax.map(lambda key: sample(key, state, prior), keys)
@@ -182,23 +186,44 @@ class _Path(NamedTuple):
     accepted: int
 
 
+class _How(NamedTuple):
+    """Options of a climb, as `run` has them."""
+
+    restarts: int
+    max_steps: int
+    tolerance: float
+    moves: int
+
+
+def _in_stages(
+    posterior: Posterior, prior: Conjugate, key: Array, how: _How, sample_size: int | None, progress: Progress | None
+) -> tuple[_Path, float, float]:
+    """`_climbed`; of more than `sample_size` points, first on a sample, whose statistics stand for those of all."""
+    few = posterior.data if sample_size is None else posterior.data.sample(sample_size)
+    if few is posterior.data:
+        return _climbed(posterior, prior, key, how, progress)
+    first, *before = _climbed(posterior.on(few), prior, key, how, progress)
+    path, *after = _climbed(posterior, prior, key, how._replace(moves=0), progress, first.states)
+    path = path._replace(accepted=first.accepted)
+    return path, before[0] + after[0], before[1] + after[1]
+
+
 def _climbed(
     posterior: Posterior,
     prior: Conjugate,
     key: Array,
-    restarts: int,
-    max_steps: int,
-    tolerance: float,
-    moves: int,
+    how: _How,
     progress: Progress | None,
+    states: CAVIState | None = None,
 ) -> tuple[_Path, float, float]:
-    """Climb, try moves, climb again; and the seconds of compilation and of running."""
-    data, num_components = posterior.arrays(), int(posterior.options["truncation"])
+    """Climb, try moves, climb again, from `states` or from `init`; and the seconds of compilation and of running."""
+    (restarts, max_steps, tolerance, moves), data = how, posterior.arrays()
+    num_components = int(posterior.options["truncation"])
     key_start, key_moves = random.split(key)
     keys = random.split(key_start, restarts)
 
     def begin(keys, data):
-        return jax.vmap(lambda k: _cavi_moves.begin(init(k, data, prior, num_components)))(keys)
+        return jax.vmap(lambda k: init(k, data, prior, num_components))(keys)
 
     def chunk(climbs, data):
         def one(climb):
@@ -217,8 +242,11 @@ def _climbed(
     def snapshot(states):
         return jax.vmap(lambda s: centre(s, prior))(states)
 
-    begun, seconds = posterior.compile("cavi, begin", begin, keys, data)
-    climbs = begun(keys, data)
+    seconds = 0.0
+    if states is None:
+        begun, seconds = posterior.compile("cavi, begin", begin, keys, data)
+        states = begun(keys, data)
+    climbs = jax.vmap(lambda state: _cavi_moves.begin(state))(states)
     climb, more = posterior.compile("cavi, climb", chunk, climbs, data)
     some = random.split(key_moves, (restarts, ATTEMPTS))
     # The largest of the programs: not compiled where no moves are tried.

@@ -4,6 +4,8 @@ import hashlib
 import json
 import math
 import time
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from jax import Array
 
 from .. import draws
 from ..data import Dataset
-from ..data.compression import compress, default_bin_width
+from ..data.compression import NODES, Binned, compress, default_bin_width
 from ..errors import InputError, above, at_least
 from ..model.posterior import Posterior
 from . import certificate
@@ -25,6 +27,14 @@ from .registry import find, returned
 
 WORTHWHILE = 0.5
 """Compression must leave less than this share of the points, or the full data are used."""
+LARGE, SHOWN = 1_000_000, 100_000
+"""Points from which on draws keep a random sample of them, of this size, for diagnoses, pictures and predictions."""
+EXACTLY = 2**17
+"""Points up to which the certificate evaluates the exact log likelihood, which of more would take longer than the method."""
+FINER = 16
+"""How many times narrower the bins of the compression are that takes their place, but for the bound on its own error."""
+_FINER: "weakref.WeakKeyDictionary[Dataset, Binned]" = weakref.WeakKeyDictionary()
+"""It takes a pass over all points, and serves every method."""
 
 
 def fit(
@@ -42,8 +52,9 @@ def fit(
     """Draws of `posterior` by `method`: a name, the path of a method file, or a `Method`; `options` are its own.
 
     Where D = 1 and it saves at least half of the points, the method runs on a compressed data set, and the exact log
-    likelihood is then evaluated at draws it produced. If the difference exceeds `tolerance` (nats), the bins are halved and
-    the method runs again, at the limit on the full data. The attribute `compression` records what was achieved. Methods
+    likelihood is then evaluated at draws it produced, of more than `EXACTLY` points that of a finer compression with a bound
+    on its error (`dpgmm.certificate`). If the difference exceeds `tolerance` (nats), the bins are halved and the method runs
+    again, at the limit on the full data. The attribute `compression` records what was achieved. Methods
     that allocate points always see the full data: a point cannot be half in one cluster.
     Same seed, same machine: bit-identical draws.
 
@@ -70,18 +81,18 @@ def fit(
     found.checked(posterior)
     key = jax.random.PRNGKey(seed)
     deadline = Deadline(math.inf if time_budget is None else time_budget)
-    for smaller, record in _candidates(posterior.data, compression=compression and not found.allocates):
+    for smaller, record, full in _candidates(posterior.data, compression=compression and not found.allocates):
         held = None if blocks is None else _blocks_of(blocks, found, posterior.on(smaller), seed, options)
         with until(deadline), kept_in(held):
             tree = run(found, posterior.on(smaller), key, progress, **options)
         if held is not None:
             held.remove()
         if smaller is not posterior.data:
-            record["max_error"] = certificate.largest_error(tree, posterior.data, smaller)
+            record["max_error"] = certificate.largest_error(tree, full, smaller)
             record["tolerance"] = tolerance
             if not record["max_error"] <= tolerance:
                 continue
-        tree["observed_data"] = xr.DataTree(_observed(posterior.data))
+        tree["observed_data"] = xr.DataTree(_observed(posterior.data, whole="allocations" in tree["sample_stats"]))
         if deadline.met:
             tree.attrs["stopped"] = f"after {time_budget:g} s, the time that it had"
         tree.attrs |= {"seed": seed, "data": posterior.data.name, "compression": json.dumps(record)}
@@ -134,18 +145,32 @@ def run(
     return tree
 
 
-def _observed(data: Dataset) -> xr.Dataset:
-    """The `observed_data` group of all points, whatever the method ran on."""
-    return draws.with_coordinates(draws.observed(data), data.columns).assign_attrs(draws.made_by())
+def _observed(data: Dataset, *, whole: bool) -> xr.Dataset:
+    """The `observed_data` group of all points, whatever the method ran on; of very many, unless `whole`, of a sample."""
+    shown = data if whole or data.size <= LARGE else data.sample(SHOWN)
+    rows = {} if shown is data else {"rows": data.size}
+    return draws.with_coordinates(draws.observed(shown), data.columns).assign_attrs(draws.made_by() | rows)
 
 
-def _candidates(data: Dataset, *, compression: bool):
-    """Ever finer compressions while they are worthwhile, then the data themselves, each with its record."""
-    width = default_bin_width(data) if data.dim == 1 else 0.0
-    for refinements in range(12 if compression and data.dim == 1 else 0):
-        smaller = compress(data, width)
-        if smaller.size > WORTHWHILE * data.size:
-            break
-        yield smaller, {"points": smaller.size, "bin_width": width, "nodes": 3, "refinements": refinements}
-        width /= 2
-    yield data, {}
+def _candidates(data: Dataset, *, compression: bool) -> Iterator[tuple[Dataset, dict[str, Any], Dataset | Binned]]:
+    """Ever finer compressions while they are worthwhile, then the data, each with its record and what certifies it."""
+    if compression and data.dim == 1:
+        width = default_bin_width(data)
+        finer = None if data.size <= EXACTLY else _finer(data, width / FINER)
+        full = data if finer is None or finer.data.size > WORTHWHILE * data.size else finer
+        source = full.data if isinstance(full, Binned) else full
+        for refinements in range(12):
+            smaller = compress(source, width)
+            if smaller.size > WORTHWHILE * source.size:
+                break
+            record = {"points": smaller.size, "bin_width": width, "nodes": NODES, "refinements": refinements}
+            yield smaller, record | ({} if full is data else {"beside_points": source.size}), full
+            width /= 2
+    yield data, {}, data
+
+
+def _finer(data: Dataset, width: float) -> Binned:
+    """The compression that certifies others, made once for a data set."""
+    if data not in _FINER:
+        _FINER[data] = Binned.of(data, width)
+    return _FINER[data]

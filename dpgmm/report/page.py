@@ -147,7 +147,8 @@ def _content(
     return {
         "data": first.attrs["data"],
         "model": first.attrs["model"],
-        "size": first["observed_data"].sizes["obs"],
+        "size": first["observed_data"].attrs.get("rows", first["observed_data"].sizes["obs"]),
+        "shown": first["observed_data"].sizes["obs"],
         "view": _view(seen),
         "methods": list(trees),
         "summary": _records(pd.DataFrame(rows).set_index("method").T.reset_index(names="")),
@@ -161,6 +162,7 @@ def _content(
         "paths": {name: picture(plots.paths(tree, seen)) for name, tree in paths.items()},
         "tables": {name: _both(d) for name, d in found.items() if bool(d.table["r_hat"].notna().to_numpy().any())},
         "traces": _traces(trees, found),
+        "clusters": picture(counted) if (counted := plots.clusters(trees)) else None,
         "active": picture(plots.active(trees)),
         "chains": {name: d.chains for name, d in found.items() if d.chains},
         "labels": {name: label_section(tree, labels[name], seen) for name, tree in trees.items() if name in labels},

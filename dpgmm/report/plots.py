@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import diagnostics
+from ..diagnostics.answer import number_of_clusters
 from ..draws import answer, best_chain
 from ..methods import colour
 from . import pair_plots
@@ -107,20 +108,36 @@ def frames(draws: xr.DataTree, seen: View, count: int = 30) -> list[tuple[int, F
 
 def active(trees: dict[str, xr.DataTree]) -> Figure:
     """Share of draws (of restarts, for a point estimate) with each number of active components."""
+    counts = {
+        method: np.bincount(draws["sample_stats"].to_dataset()["active_components"].values.ravel())
+        for method, draws in trees.items()
+    }
+    rows = {m: [(k, count / of.sum(), 0.0) for k, count in enumerate(of)] for m, of in counts.items()}
+    return _numbers(rows, "active components", "share of draws")
+
+
+def clusters(trees: dict[str, xr.DataTree]) -> Figure | None:
+    """Probability of each number of occupied clusters by method, with Monte Carlo standard errors; None without any."""
+    found = {method: number_of_clusters(answer(draws)) for method, draws in trees.items()}
+    rows = {m: list(of.itertuples(index=False, name=None)) for m, of in found.items() if len(of)}
+    return _numbers(rows, "clusters", "probability") if rows else None
+
+
+def _numbers(rows: dict[str, list[tuple[int, float, float]]], what: str, share: str) -> Figure:
+    """Bars side by side at whole numbers: of every method the number, its share and the share's standard error."""
     canvas, [[axis]] = figure(height=3)
-    width = 0.8 / len(trees)
-    for i, (method, draws) in enumerate(trees.items()):
-        counts = np.bincount(draws["sample_stats"].to_dataset()["active_components"].values.ravel())
-        bars = axis.bar(
-            np.arange(len(counts)) + (i - (len(trees) - 1) / 2) * width,
-            counts / counts.sum(),
-            width,
-            color=colour(method),
-            label=method,
+    width = 0.8 / len(rows)
+    for i, (method, of) in enumerate(rows.items()):
+        numbers, shares, errors = np.array(of).T
+        at = numbers + (i - (len(rows) - 1) / 2) * width
+        bars = axis.bar(at, shares, width, color=colour(method), label=method)
+        axis.errorbar(
+            at[errors > 0], shares[errors > 0], errors[errors > 0], fmt="none", ecolor="#444444", elinewidth=1
         )
-        for number, (bar, share) in enumerate(zip(bars, counts / counts.sum(), strict=True)):
-            tip(bar, f"{method}: {number} active components in {share:.1%}")
-    axis.set(xlabel="active components", ylabel="share of draws")
+        for bar, number, height in zip(bars, numbers, shares, strict=True):
+            tip(bar, f"{method}: {number:.0f} {what} in {height:.1%}")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set(xlabel=what, ylabel=share, ylim=(0, None))
     axis.legend(frameon=False)
     return canvas
 
