@@ -166,7 +166,7 @@ def test_a_budget_is_what_is_given_and_else_the_default():
     none, full = budgets.Budget(), {"chains": 4, "warmup": 1_000, "draws_per_chain": 1_000}
     assert budgets.of("nuts", none, quick=False) == full
     assert budgets.of("map", none, quick=False) == {"restarts": 16}
-    assert budgets.of("svi", none, quick=False) == {"restarts": 4, "draws_per_restart": 1_000}
+    assert budgets.of("svi", none, quick=False) == {"restarts": 4}
     assert budgets.of("cavi", budgets.Budget(restarts=3), quick=False)["restarts"] == 2
     short = REGISTRY["nuts"].quick
     assert budgets.of("nuts", none, quick=True) == short

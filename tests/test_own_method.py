@@ -387,7 +387,7 @@ def test_peers_that_are_installed_run(name, posterior):
 
 def test_scikit_learn_is_a_peer(posterior):
     assert methods.peers() == ["blackjax_nuts", "nutpie_nuts", "scikit_learn"]
-    assert "peers" not in loading.names("comparisons")
+    assert "peers" in loading.names("comparisons")  # The study of them, which is no method of theirs.
     tree = dpgmm.fit(posterior, "scikit_learn", restarts=1, draws_per_restart=50)
     assert tree["sample_stats"]["log_weight"].shape == (1, 50)
     with pytest.raises(InputError, match="has weighted points; give points of weight 1"):

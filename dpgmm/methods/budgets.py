@@ -43,7 +43,8 @@ def of(name: str, budget: Budget, *, quick: bool) -> dict[str, Any]:
         "chains": given(budget.chains, CHAINS),
         "warmup": given(budget.warmup, WARMUP),
         "draws_per_chain": draws,
-        "draws_per_restart": draws,
+        # Draws of a guide are independent: how many there are is a question of time alone, which the method answers.
+        "draws_per_restart": draws if method.kind != "guide" else budget.draws,
         "restarts": restarts,
     }
     base = dict(method.quick) if quick else {}

@@ -17,6 +17,7 @@ from jax import Array, random
 from jaxtyping import Float, Int
 
 from .. import draws
+from ..data import Dataset
 from ..densities import base_measure, conjugate, gaussian
 from ..errors import InputError, above, at_least
 from ..model.posterior import Arrays, Conjugate, Parameters, Posterior
@@ -33,6 +34,8 @@ CHUNK = 10
 """Cycles between two looks at the stopping rule, at the progress bar and at Ctrl-C. A cycle is three passes."""
 PATIENCE = 10
 """Cycles in a row that lift the bound by less than the tolerance before a restart is settled: plateaus are long."""
+AFTERWARDS = 2
+"""Both of them on all points, after a climb on a sample."""
 BEFORE = 50
 """Steps before moves, at most: moves start from any plateau, and shorten it."""
 ATTEMPTS = 10
@@ -41,8 +44,10 @@ TRIAL = 4
 """Cycles that a proposal gets before it is judged."""
 SNAPSHOTS = 30
 """Components kept along the way."""
-SAMPLE = 100_000
+SAMPLE = 50_000
 """Random points on which restarts climb first, where there are more."""
+DRAWS, LEAST, WORK = 1_000, 10, 10_000_000_000
+"""Draws of a restart by default; of very many points as many as take so many point-component pairs, and no fewer than 10."""
 
 
 def run(
@@ -53,7 +58,7 @@ def run(
     max_steps: int = 2_000,
     relative_tolerance: float = 1e-9,
     moves: int = 100,
-    draws_per_restart: int = 1_000,
+    draws_per_restart: int | None = None,
     sample_size: int | None = SAMPLE,
     progress: Progress | None = None,
 ) -> xr.DataTree:
@@ -64,20 +69,25 @@ def run(
         `max_steps`: cycles of three passes over the points (`_cavi_moves.cycle`), at most.
         `relative_tolerance`: share of the bound by which a step must lift it, or it counts as settled.
         `moves`: merges, splits and deletions tried, after `BEFORE` steps.
-        `draws_per_restart`: draws of each fitted q.
+        `draws_per_restart`: draws of each fitted q; by default 1,000, fewer of millions of points: each is a pass over them.
         `sample_size`: of more points, restarts climb and try moves on so many random ones, then climb on all; none: on all.
 
-    A restart is settled after `PATIENCE` steps in a row that lift the bound by less than the tolerance. `optimisation`
+    A restart is settled after `PATIENCE` steps in a row that lift the bound by less than the tolerance (`AFTERWARDS` where
+    a sample went before). `optimisation`
     holds minus the bound (nats, never rising, labels among what is approximated) and the components at the means of q
     along the way. `sample_stats/log_weight` (chain, draw) is each draw's log importance weight, nats, a ratio of densities
     of the model's sites; attribute `elbo` their mean, one a restart. Deterministic given `key`. Raises `InputError` for
     models without a conjugate prior, for those that learn their base measure, and for options out of range.
     """
-    at_least("cavi", 1, restarts=restarts, max_steps=max_steps, draws_per_restart=draws_per_restart)
+    at_least("cavi", 1, restarts=restarts, max_steps=max_steps)
     at_least("cavi", 0, moves=moves)
     at_least("cavi", 1, **({} if sample_size is None else {"sample_size": sample_size}))
     above(0, relative_tolerance=relative_tolerance)
     prior = checked(posterior)
+    if draws_per_restart is None:
+        pairs = posterior.data.size * int(posterior.options["truncation"]) * restarts
+        draws_per_restart = min(DRAWS, max(LEAST, WORK // pairs))
+    at_least("cavi", 1, draws_per_restart=draws_per_restart)
     key_climb, key_draw = random.split(key)
     how = _How(restarts, max_steps, relative_tolerance, moves)
     path, compile_seconds, run_seconds = _in_stages(posterior, prior, key_climb, how, sample_size, progress)
@@ -94,6 +104,7 @@ def run(
         parameters,
         compile_seconds=compile_seconds + draw_seconds,
         run_seconds=run_seconds,
+        chosen={"draws_per_restart": draws_per_restart},
         optimisation=draws.paths(posterior, path.loss, path.history, path.steps),
     )
     log_weight = tree["sample_stats"]["log_joint"] - log_q
@@ -187,23 +198,34 @@ class _Path(NamedTuple):
 
 
 class _How(NamedTuple):
-    """Options of a climb, as `run` has them."""
+    """Options of a climb, as `run` has them, and how often and how long it looks whether it has settled."""
 
     restarts: int
     max_steps: int
     tolerance: float
     moves: int
+    chunk: int = CHUNK
+    patience: int = PATIENCE
 
 
 def _in_stages(
     posterior: Posterior, prior: Conjugate, key: Array, how: _How, sample_size: int | None, progress: Progress | None
 ) -> tuple[_Path, float, float]:
-    """`_climbed`; of more than `sample_size` points, first on a sample, whose statistics stand for those of all."""
+    """`_climbed`; of more than `sample_size` points, first on a sample, whose statistics are scaled up to those of all.
+
+    Points of the sample count as they are: if they stood for all, components would be made of chance.
+    """
     few = posterior.data if sample_size is None else posterior.data.sample(sample_size)
     if few is posterior.data:
         return _climbed(posterior, prior, key, how, progress)
+    share = few.size / posterior.data.size
+    few = Dataset(few.points, few.weights * share)
     first, *before = _climbed(posterior.on(few), prior, key, how, progress)
-    path, *after = _climbed(posterior, prior, key, how._replace(moves=0), progress, first.states)
+    states = jax.vmap(lambda s: from_statistics(jax.tree.map(lambda leaf: leaf / share, s), prior))(
+        first.states.statistics
+    )
+    rest = how._replace(moves=0, chunk=AFTERWARDS, patience=AFTERWARDS)
+    path, *after = _climbed(posterior, prior, key, rest, progress, states)
     path = path._replace(accepted=first.accepted)
     return path, before[0] + after[0], before[1] + after[1]
 
@@ -217,7 +239,8 @@ def _climbed(
     states: CAVIState | None = None,
 ) -> tuple[_Path, float, float]:
     """Climb, try moves, climb again, from `states` or from `init`; and the seconds of compilation and of running."""
-    (restarts, max_steps, tolerance, moves), data = how, posterior.arrays()
+    restarts, max_steps, tolerance, moves, length, patience = how
+    data = posterior.arrays()
     num_components = int(posterior.options["truncation"])
     key_start, key_moves = random.split(key)
     keys = random.split(key_start, restarts)
@@ -230,7 +253,7 @@ def _climbed(
             after = _cavi_moves.cycle(climb, data, prior)
             return after, after.bound
 
-        return jax.vmap(lambda c: jax.lax.scan(lambda c, _: one(c), c, length=CHUNK))(climbs)
+        return jax.vmap(lambda c: jax.lax.scan(lambda c, _: one(c), c, length=length))(climbs)
 
     def tries(keys, climbs, data):
         def one(climb, key):
@@ -247,7 +270,7 @@ def _climbed(
         begun, seconds = posterior.compile("cavi, begin", begin, keys, data)
         states = begun(keys, data)
     climbs = jax.vmap(lambda state: _cavi_moves.begin(state))(states)
-    climb, more = posterior.compile("cavi, climb", chunk, climbs, data)
+    climb, more = posterior.compile(("cavi, climb", length), chunk, climbs, data)
     some = random.split(key_moves, (restarts, ATTEMPTS))
     # The largest of the programs: not compiled where no moves are tried.
     trying, most = posterior.compile("cavi, moves", tries, some, climbs, data) if moves else (tries, 0.0)
@@ -260,12 +283,12 @@ def _climbed(
 
         def upwards(state: Climb, until: float, budget: int) -> Climb:
             begun = len(bounds)
-            for _ in range(0, budget, CHUNK):
+            for _ in range(0, budget, length):
                 state, values = climb(state, data)
                 bounds.append(np.asarray(values))
                 seen.append((sum(b.shape[1] for b in bounds), state.state))
-                advance(CHUNK, f"best bound {bounds[-1][:, -1].max():.2f}")
-                if _settled(np.concatenate(bounds[begun:], axis=1), max(until, floor)) or expired():
+                advance(length, f"best bound {bounds[-1][:, -1].max():.2f}")
+                if _settled(np.concatenate(bounds[begun:], axis=1), max(until, floor), patience) or expired():
                     break
             return state
 
@@ -289,10 +312,10 @@ def _climbed(
     return path, seconds + more + most + least, run_seconds
 
 
-def _settled(bounds: Float[np.ndarray, "R steps"], tolerance: float) -> bool:
-    """Whether the last `PATIENCE` steps of every restart each lifted its bound by less than `tolerance` of it."""
-    last = bounds[:, -PATIENCE - 1 :]
-    return last.shape[1] > PATIENCE and bool((np.diff(last) <= tolerance * np.abs(last[:, 1:])).all())
+def _settled(bounds: Float[np.ndarray, "R steps"], tolerance: float, patience: int) -> bool:
+    """Whether the last `patience` steps of every restart each lifted its bound by less than `tolerance` of it."""
+    last = bounds[:, -patience - 1 :]
+    return last.shape[1] > patience and bool((np.diff(last) <= tolerance * np.abs(last[:, 1:])).all())
 
 
 def _with_density(key: Array, state: CAVIState, prior: Conjugate) -> tuple[Parameters, Float[Array, ""]]:

@@ -30,4 +30,5 @@ def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
 
 def peers() -> list[str]:
     """Names of the methods of other libraries in comparisons/peers/; the libraries may not be installed."""
-    return sorted(path.stem for path in (folder("comparisons") / "peers").glob("*.py"))
+    files = (folder("comparisons") / "peers").glob("*.py")
+    return sorted(path.stem for path in files if path.name not in (STUDY, "__init__.py"))
