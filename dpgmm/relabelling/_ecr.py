@@ -1,6 +1,6 @@
 """Equivalence-classes relabelling: the labelling whose allocations agree best with those of a pivot."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -24,10 +24,9 @@ def ecr(
     `num_components` - 1; ``point_weights (N,)``, ones by default. The objective is the agreement, a number of points.
     ``active (T, K)``: components whose place counts for `Alignment.ambiguity`.
     """
-    costs = -agreements(allocations, pivot, num_components, point_weights)
-    permutations = assignment.solve(costs)
-    objective = -float(assignment.cost(costs, permutations).sum())
-    return Alignment(permutations, objective, np.array([objective]), *assignment.measured(costs, active))
+    permutations, objectives, *measured = _aligned(allocations, pivot, num_components, point_weights, active)
+    objective = float(objectives.sum())
+    return Alignment(permutations, objective, np.array([objective]), *measured)
 
 
 def ecr_iterative_1(
@@ -91,6 +90,22 @@ def agreements(
     return result
 
 
+def _costs(allocations, pivot, num_components, point_weights) -> Iterator[tuple[slice, np.ndarray]]:
+    """Minus `agreements` of some draws at a time: of all of them they would be T K^2 numbers."""
+    for part in assignment.blocks(len(allocations), max(allocations.shape[1], num_components**2)):
+        yield part, -agreements(allocations[part], pivot, num_components, point_weights)
+
+
+def _aligned(allocations, pivot, num_components, point_weights, active) -> list[np.ndarray]:
+    """Permutations, the agreement of each draw, ambiguity and ties of the alignment with a pivot."""
+    found = []
+    for part, costs in _costs(allocations, pivot, num_components, point_weights):
+        permutations = assignment.solve(costs)
+        of_part = None if active is None else active[part]
+        found.append((permutations, -assignment.cost(costs, permutations), *assignment.measured(costs, of_part)))
+    return [np.concatenate(leaf) for leaf in zip(*found, strict=True)]
+
+
 def votes(allocations: np.ndarray, permutations: np.ndarray) -> np.ndarray:
     """How many draws put every point in every component after relabelling, ``(N, K)``."""
     num_points, num_components = allocations.shape[1], permutations.shape[1]
@@ -104,11 +119,12 @@ def votes(allocations: np.ndarray, permutations: np.ndarray) -> np.ndarray:
 
 def _iterative(allocations, num_components, pivot, point_weights, starts, max_iterations, active) -> Alignment:
     omega = np.ones(allocations.shape[1]) if point_weights is None else point_weights
-    costs = lambda reference: -agreements(allocations, reference, num_components, point_weights)
+    costs = lambda reference: _costs(allocations, reference, num_components, point_weights)
+    solved = lambda reference: np.concatenate([assignment.solve(of_part) for _, of_part in costs(reference)])
 
     def one(reference: np.ndarray | None) -> Stage:
         identity = np.broadcast_to(np.arange(num_components), (len(allocations), num_components))
-        permutations = identity if reference is None else assignment.solve(costs(reference))
+        permutations = identity if reference is None else solved(reference)
         counts = votes(allocations, permutations)
         new = pivot(permutations, counts)
         return Stage(permutations, new, float(omega @ counts[np.arange(len(new)), new]))
@@ -118,4 +134,5 @@ def _iterative(allocations, num_components, pivot, point_weights, starts, max_it
 
     pivots = list(allocations[alternation.pivots(len(allocations), starts)])
     stage, history = alternation.best(step, pivots, sense=1, max_iterations=max_iterations)
-    return Alignment(stage.permutations, stage.objective, history, *assignment.measured(costs(stage.reference), active))
+    *_, gap, tied = _aligned(allocations, stage.reference, num_components, point_weights, active)
+    return Alignment(stage.permutations, stage.objective, history, gap, tied)

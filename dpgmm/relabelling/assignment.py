@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-ENTRIES = 4_000_000
-"""Entries of a temporary array: 32 MB of float64."""
+ENTRIES = 1_000_000
+"""Entries of a temporary array: 8 MB of float64."""
 TIE = 1e-12
 """A difference below this share of the largest cost is rounding: two such assignments count as tied."""
 

@@ -13,6 +13,7 @@ from ..draws import spreads
 from ..draws.components import Components
 from ..draws.schema import expanded
 from ..errors import InputError
+from . import assignment
 from .probabilities import Gaussians, counts
 
 SAMPLE = ("chain", "draw")
@@ -129,7 +130,9 @@ class Inputs:
         components = Components(*probabilities[:3])
         order = components.order()
         labels = allocating.draw(key, *components.take(order), self.points)
-        return np.take_along_axis(order, labels.astype(np.int64), axis=1)
+        for part in assignment.blocks(*labels.shape):
+            labels[part] = np.take_along_axis(order[part], labels[part].astype(np.int64), axis=1)
+        return labels
 
     def labels(self, variable: xr.DataArray) -> np.ndarray:
         """Values of an allocation variable, ``(chain, draw, ...)``, counted from 0."""
