@@ -33,6 +33,8 @@ EXACTLY = 2**17
 """Points up to which the certificate evaluates the exact log likelihood, which of more would take longer than the method."""
 FINER = 16
 """How many times narrower the bins of the compression are that takes their place, but for the bound on its own error."""
+MOST_NODES = 5
+"""Nodes a bin has at most: where they do not do, components are as narrow as bins."""
 _FINER: "weakref.WeakKeyDictionary[Dataset, Binned]" = weakref.WeakKeyDictionary()
 """It takes a pass over all points, and serves every method."""
 
@@ -53,9 +55,9 @@ def fit(
 
     Where D = 1 and it saves at least half of the points, the method runs on a compressed data set, and the exact log
     likelihood is then evaluated at draws it produced, of more than `EXACTLY` points that of a finer compression with a bound
-    on its error (`dpgmm.certificate`). If the difference exceeds `tolerance` (nats), the bins are halved and the method runs
-    again, at the limit on the full data. The attribute `compression` records what was achieved. Methods
-    that allocate points always see the full data: a point cannot be half in one cluster.
+    on its error (`dpgmm.certificate`). If the difference exceeds `tolerance` (nats), bins get more nodes, then become
+    narrower, and the method runs again, at the limit on the full data. The attribute `compression` records what was
+    achieved. Methods that allocate points always see the full data: a point cannot be half in one cluster.
     Same seed, same machine: bit-identical draws.
 
     `blocks`: a folder in which samplers keep their draws while they run. Called again with the same folder, a fit that
@@ -155,17 +157,18 @@ def _observed(data: Dataset, *, whole: bool) -> xr.Dataset:
 def _candidates(data: Dataset, *, compression: bool) -> Iterator[tuple[Dataset, dict[str, Any], Dataset | Binned]]:
     """Ever finer compressions while they are worthwhile, then the data, each with its record and what certifies it."""
     if compression and data.dim == 1:
-        width = default_bin_width(data)
+        width, nodes = default_bin_width(data), NODES
         finer = None if data.size <= EXACTLY else _finer(data, width / FINER)
         full = data if finer is None or finer.data.size > WORTHWHILE * data.size else finer
         source = full.data if isinstance(full, Binned) else full
         for refinements in range(12):
-            smaller = compress(source, width)
+            smaller = compress(source, width, nodes)
             if smaller.size > WORTHWHILE * source.size:
                 break
-            record = {"points": smaller.size, "bin_width": width, "nodes": NODES, "refinements": refinements}
+            record = {"points": smaller.size, "bin_width": width, "nodes": nodes, "refinements": refinements}
             yield smaller, record | ({} if full is data else {"beside_points": source.size}), full
-            width /= 2
+            # The error falls with the width to the power 2 q: another node of each bin does more than half as wide bins.
+            width, nodes = (width, nodes + 1) if nodes < MOST_NODES else (width / 2, nodes)
     yield data, {}, data
 
 
