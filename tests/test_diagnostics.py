@@ -13,7 +13,7 @@ import dpgmm
 from dpgmm import InputError, calibration, diagnostics, draws
 from dpgmm.data import Dataset
 from dpgmm.densities import mixture
-from dpgmm.diagnostics import r_star, reference_points, verdicts
+from dpgmm.diagnostics import importance, r_star, reference_points, verdicts
 from dpgmm.draws import allocations, monte_carlo
 from dpgmm.labels.switching import Visits
 
@@ -314,6 +314,22 @@ def test_guides_carry_their_k_hat(k, said):
     assert said in diagnosis.explanation
     assert diagnosis.k_hat == calibration.k_hat(guide)[1] == diagnostics.summary_row(guide, diagnosis)["k-hat"]
     assert (diagnosis.k_hat > diagnostics.POOR) == (said == "not a posterior")
+
+
+@pytest.mark.filterwarnings("error")
+def test_weights_of_which_one_alone_is_a_number_have_no_tail():
+    """A guide of 100,000,000 points: the second-largest weight is exp(-815) of the largest, and arviz-stats says 0.05."""
+    rng = np.random.default_rng(0)
+    alone = np.concatenate([[0.0], -815 - rng.exponential(30, 999)])
+    heavy = 0.4 * rng.exponential(size=1000)
+    log_weights, k = importance.smoothed(np.stack([alone, heavy, heavy + 5e7, alone - 2e8]))
+    assert np.isinf(k[[0, 3]]).all()
+    assert k[1] == pytest.approx(0.4, abs=0.25)
+    assert k[2] == pytest.approx(k[1], abs=1e-5)
+    np.testing.assert_allclose(np.exp(log_weights).sum(axis=1), 1, rtol=1e-6)
+    # A third of the weights is nothing, and the tail of 95 is all there.
+    some = np.concatenate([heavy, np.full(500, -900.0)])
+    assert np.isfinite(importance.smoothed(some[None])[1]).all()
 
 
 def test_the_reference_partition_is_that_of_the_best_draw():

@@ -22,6 +22,7 @@ from ..draws import monte_carlo
 from ..draws.prediction import log_density, refuse_point
 from ..draws.thinning import evenly
 from ..errors import InputError
+from .importance import smoothed
 
 ROWS = 1_000
 """Rows that are left out, one by one; of more, a random sample, the same for all methods on the same data."""
@@ -76,8 +77,8 @@ def loo(draws: xr.DataTree, *, rows: int = ROWS) -> Elpd:
     by_chain = log_density(tree, data.points[seen])
     ll = by_chain.reshape(-1, len(seen))
     log_weight = _log_weight(tree)
-    smoothed, k = _smoothed(ll - log_weight[:, None], _efficiency(by_chain) if not log_weight.any() else 1.0)
-    pointwise = _logsumexp(smoothed + ll.T, axis=1)
+    shares, k = smoothed(log_weight - ll.T, _efficiency(by_chain) if not log_weight.any() else 1.0)
+    pointwise = _logsumexp(shares + ll.T, axis=1)
     own = log_weight - _logsumexp(log_weight)
     seen_by_all = _logsumexp(own[:, None] + ll, axis=0)
     elpd, se = _total(pointwise, weights, share)
@@ -226,16 +227,6 @@ def _total(pointwise: np.ndarray, weights: np.ndarray, share: float) -> tuple[fl
     variance = float(weights @ (pointwise - mean) ** 2) / total * len(pointwise) / max(1, len(pointwise) - 1)
     of_sample = 0.0 if share == 1 else total**2 * variance / len(pointwise) * (1 - share)
     return mean * total, float(np.sqrt(total * variance + of_sample))
-
-
-def _smoothed(log_likelihood: np.ndarray, efficiency: float) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised smoothed log weights ``(m, S)`` and k ``(m,)``, weights being inverse to the likelihood ``(S, m)``."""
-    from arviz_stats.base.array import array_stats
-
-    with warnings.catch_warnings():  # Few draws have no tail to smooth: k says so, infinite.
-        warnings.simplefilter("ignore")
-        log_weights, k = array_stats.psislw(log_likelihood.T, r_eff=efficiency, axis=-1)  # pyright: ignore[reportArgumentType]
-    return log_weights, np.atleast_1d(k)
 
 
 def _logsumexp(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> np.ndarray:
