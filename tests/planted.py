@@ -279,8 +279,8 @@ CHANGES = [
     ),
     Change(
         "dpgmm/data/dataset.py",
-        "np.ptp(self.points[self.weights > 0], axis=0)",
-        "np.ptp(self.points, axis=0)",
+        "((x != first) & (w > 0)[:, None]).any(axis=0)",
+        "(x != first).any(axis=0)",
         "tests/test_data.py",
     ),
 ]

@@ -13,6 +13,8 @@ POINTS = "points"
 """The axis of a mesh of devices along which points are dealt out."""
 PAIRS = 131_072
 """Point-component pairs evaluated at a time: small enough for a CPU's cache, large enough to hide the loop."""
+UNROLLED = 32
+"""Components that are looked at in one piece where one is drawn."""
 
 
 def chunks(num_components: int, points: Float[Array, "N D"], *of_points: Float[Array, " N"]) -> tuple[Array, ...]:
@@ -67,10 +69,15 @@ def _num_devices() -> int:
     return jax.sharding.get_abstract_mesh().shape.get(POINTS, 1)
 
 
+def relative(joint: Float[Array, "K N"]) -> tuple[Float[Array, "K N"], Float[Array, " N"]]:
+    """Joint densities over the largest of each point, ``(K, N)``, and the logarithm of that, ``(N,)``."""
+    peak = jnp.max(joint, axis=0)
+    return jnp.exp(joint - peak), peak
+
+
 def normalised(joint: Float[Array, "K N"]) -> tuple[Float[Array, " N"], Float[Array, "K N"]]:
     """Log density ``log sum_k exp joint_kn``, ``(N,)``, and the responsibilities, ``(K, N)``, for one exponential a pair."""
-    peak = jnp.max(joint, axis=0)
-    likelihood = jnp.exp(joint - peak)
+    likelihood, peak = relative(joint)
     total = jnp.sum(likelihood, axis=0)
     return jnp.log(total) + peak, likelihood / total
 
@@ -84,6 +91,6 @@ def drawn(r: Float[Array, "K N"], uniforms: Float[Array, " N"]) -> Int[Array, " 
         below += of_component
         return (below, chosen + (below < goal)), None
 
-    # Row by row: a cumulative sum of all rows takes twice as long.
+    # Row by row: a cumulative sum of all rows takes twice as long, and a loop that writes both numbers after each as well.
     nobody = jnp.zeros_like(goal), jnp.zeros(goal.shape, jnp.int32)
-    return jax.lax.scan(pass_by, nobody, r[:-1])[0][1].astype(int)
+    return jax.lax.scan(pass_by, nobody, r[:-1], unroll=max(1, min(len(r) - 1, UNROLLED)))[0][1].astype(int)

@@ -257,7 +257,7 @@ def allocate(
     uniforms = random.uniform(key, chunks.shape[:2], points.dtype)
 
     def some(components: Mixture, x: Array, u: Array) -> Array:
-        return passes.drawn(passes.normalised(mixture.log_joint_density(*components, x).T)[1], u)
+        return passes.drawn(passes.relative(mixture.log_joint_density(*components, x).T)[0], u)
 
     labels = passes.map_chunks(some, components, (chunks, uniforms)).reshape(-1)[: len(points)]
     return labels, _clusters.statistics(points - base.mean, labels, num_components, base)
