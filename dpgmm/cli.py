@@ -180,6 +180,7 @@ def partition(
 def predict(
     file: o.DrawsFile,
     new: Annotated[Path, typer.Argument(metavar="NEW", help="A table with the columns that the draws are of.")],
+    missing: o.Missing = None,
     loss: o.Loss = "vi",
     limit: o.Limit = 1_000,
     seed: o.Seed = 0,
@@ -192,13 +193,14 @@ def predict(
     """
     from .commands import document, saved
 
-    document.say(lambda: saved.predict(file, new, loss, limit, seed, out), as_json=json)
+    document.say(lambda: saved.predict(file, new, missing, loss, limit, seed, out), as_json=json)
 
 
 @app.command()
 def assign(
     file: o.DrawsFile,
     table: Annotated[Path | None, typer.Argument(metavar="[TABLE]", help="The table that was fitted.")] = None,
+    missing: o.Missing = None,
     loss: o.Loss = "vi",
     limit: o.Limit = 1_000,
     seed: o.Seed = 0,
@@ -211,7 +213,7 @@ def assign(
     """
     from .commands import document, saved
 
-    document.say(lambda: saved.assign(file, table, loss, limit, seed, out), as_json=json)
+    document.say(lambda: saved.assign(file, table, missing, loss, limit, seed, out), as_json=json)
 
 
 @app.command("compare-models")

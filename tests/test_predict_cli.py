@@ -142,3 +142,47 @@ def test_rows_held_out_keep_their_weights_and_names():
     for part in (kept, held):
         np.testing.assert_array_equal(part.points[:, 0], part.weights)
     assert 0 not in held.weights  # It carries nothing, and there is nothing to predict.
+
+
+COMMAS = "name;age;dose\n" + "\n".join(
+    f"p{i};{20 + 3 * i % 17};" + ("" if i == 4 else "-9" if i == 7 else f"0,{i:02}") for i in range(20)
+)
+
+
+@pytest.fixture(scope="module")
+def commas(tmp_path_factory):
+    """A table with decimal commas, of which one row lacks a value and one has -9 for it, and draws of the others."""
+    folder = tmp_path_factory.mktemp("commas")
+    (folder / "own.csv").write_text(COMMAS)
+    data = dpgmm.data.read(folder / "own.csv", ["age", "dose"], drop_missing=True, missing=[-9])
+    assert data.size == 18
+    tree = from_the_prior(dpgmm.load_model("stick_breaking")(data, truncation=3), "nuts", draws_per_chain=20)
+    tree.attrs["columns"] = json.dumps(data.columns)
+    dpgmm.draws.save(tree, folder / "nuts.nc")
+    return folder
+
+
+@pytest.mark.parametrize("command", ["assign", "predict"])
+def test_rows_that_lack_a_value_get_empty_cells_and_commas_stay(commas, command):
+    out = commas / f"{command}.csv"
+    result = run(command, commas / "nuts.nc", commas / "own.csv", "--missing", "-9", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "2 of 20 rows lack a value and get empty cells: row 5, 8 below the header." in result.output
+    lines = out.read_text().splitlines()
+    assert [";".join(line.split(";")[:3]) for line in lines] == COMMAS.splitlines()
+    found = pd.read_csv(out, sep=";", decimal=",")
+    ours = found.iloc[:, 3:]
+    assert ours.isna().all(axis=1).to_numpy().nonzero()[0].tolist() == [4, 7]
+    tree = dpgmm.draws.load(commas / "nuts.nc")
+    points = tree["observed_data"].to_dataset()["points"].values
+    direct = dpgmm.assign(tree).table() if command == "assign" else dpgmm.predict(tree, points).table()
+    np.testing.assert_allclose(ours.dropna(how="all").astype(float), direct, rtol=1e-9)
+    assert "." not in lines[5].split(";")[3]  # Labels are whole numbers beside empty cells.
+    if command == "assign":
+        assert "dose" in result.output  # The table of clusters knows them by the user's columns.
+
+
+def test_a_table_with_another_value_for_missing_is_not_the_one_that_was_fitted(commas):
+    result = run("assign", commas / "nuts.nc", commas / "own.csv")
+    assert isinstance(result.exception, InputError)
+    assert "19 rows, and the draws are of 18" in str(result.exception)

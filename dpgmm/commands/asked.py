@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from .. import data, methods
 from ..data import datasets
 from ..draws.foreign import NAMES
 from ..errors import InputError
 from ..model import loading
 from ..model.posterior import Posterior
-from ..report.terminal import console
 
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -51,8 +48,8 @@ def posterior(
     found = loading.load_model(model)(points, **given, **loading.options(settings))
     if "truncation" in found.options:
         why = "as given" if given else "by the number of points and the prior; --truncation gives another"
-        of = f"{escape(model)}: " if named else ""
-        console.print(f"{of}{found.options['truncation']} components, {why}.")
+        of = f"{model}: " if named else ""
+        print(f"{of}at most {found.options['truncation']} components, {why}.", file=sys.stderr)
     return found
 
 

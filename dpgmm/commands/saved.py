@@ -152,28 +152,38 @@ def _cbi(tree: DataTree, loss: str, level: float, num: int, limit: int, seed: in
 SUMMARIES = {"point": _point, "chips": _chips, "wasabi": _wasabi, "cbi": _cbi}
 
 
-def predict(file: Path, new: Path, loss: str, limit: int, seed: int, out: Path | None) -> Document:
+def predict(
+    file: Path, new: Path, missing: list[str] | None, loss: str, limit: int, seed: int, out: Path | None
+) -> Document:
     """A table of new rows with cluster and density beside them."""
     tree = draws.load(file)
-    frame, points = own_table.read(new, tree)
+    own, points = own_table.read(new, tree, missing or ())
     found = partitions.predict(tree, points, loss=loss, limit=limit, seed=seed).table()
-    path = files.write_table(out or new.with_name(f"{new.stem}-predicted.csv"), own_table.beside(frame, found))
+    path = own.write(out or new.with_name(f"{new.stem}-predicted.csv"), found)
     title = "New rows by cluster, means; -1: likelier in none of the clusters that there are"
     clusters = terminal.print_clusters(found, title)
+    console.print(own.lacking(), end="\n" if own.lacking() else "")
+    alone = own.rows[found["cluster"].to_numpy() < 0] + 1
+    if len(alone):
+        console.print(f"In none of the clusters: row {', '.join(map(str, alone[: own_table.SHOWN]))} below the header.")
     total = float(found["log_density"].to_numpy().sum())
     console.print(f"Log predictive density of all rows {total:,.2f} nats.")
     console.print(f"Saved {path}")
     return {"log_density": total, "clusters": clusters, "rows": found, "saved": str(path)}
 
 
-def assign(file: Path, table: Path | None, loss: str, limit: int, seed: int, out: Path | None) -> Document:
+def assign(
+    file: Path, table: Path | None, missing: list[str] | None, loss: str, limit: int, seed: int, out: Path | None
+) -> Document:
     """The table that was fitted with cluster and uncertainty beside it."""
     tree = draws.load(file)
-    frame = own_table.read_observed(table, tree)
+    own = own_table.read_observed(table, tree, missing or ())
     found = partitions.assign(tree, loss=loss, limit=limit, seed=seed).table()
     named = table or file
-    path = files.write_table(out or named.with_name(f"{named.stem}-assigned.csv"), own_table.beside(frame, found))
-    clusters = terminal.print_clusters(found, f"Rows by cluster of the partition of least expected {loss}, means")
+    path = own.write(out or named.with_name(f"{named.stem}-assigned.csv"), found)
+    shown = found.assign(**own_table.coordinates(tree))
+    clusters = terminal.print_clusters(shown, f"Rows by cluster of the partition of least expected {loss}, means")
+    console.print(own.lacking(), end="\n" if own.lacking() else "")
     console.print(f"Saved {path}")
     return {"loss": loss, "clusters": clusters, "rows": found, "saved": str(path)}
 

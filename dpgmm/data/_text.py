@@ -68,6 +68,7 @@ def read_cells(source: Source) -> pd.DataFrame:
     """All cells of the table of a text, as they are written, under the names of their columns, else positions."""
     form = _form(source)
     frame = _frame(source.where, form, keep_default_na=False, na_filter=False, dtype=str)
+    frame.attrs["separator"] = form.separator
     return frame.set_axis(form.names, axis=1)
 
 

@@ -42,10 +42,22 @@ def read(
     left out is told in `Dataset.notes`; the name is the file's, without its endings.
     Raises `InputError`, with line and column, for whatever cannot be used as finite numbers.
     """
+    return read_rows(path, columns, weights=weights, drop_missing=drop_missing, missing=missing)[0]
+
+
+def read_rows(
+    path: str | Path,
+    columns: Sequence[str] | str | None = None,
+    *,
+    weights: str | None = None,
+    drop_missing: bool = False,
+    missing: Sequence[float | str] = (),
+) -> tuple[Dataset, np.ndarray]:
+    """`read`, and which rows of `cells` the points are, ascending from 0."""
     path, name = _array_name(str(path))
     held = source(path)
     table = read_array(held, name) or read_text(held, tuple(str(word) for word in missing))
-    return choose(table, held.name, columns, weights=weights, drop_missing=drop_missing, missing=missing)
+    return _chosen(table, held.name, columns, weights=weights, drop_missing=drop_missing, missing=missing)
 
 
 def cells(path: str | Path) -> pd.DataFrame:
@@ -68,6 +80,19 @@ def choose(
     missing: Sequence[float | str] = (),
 ) -> Dataset:
     """The data set of a table: see `read`."""
+    return _chosen(table, name, columns, weights=weights, drop_missing=drop_missing, missing=missing)[0]
+
+
+def _chosen(
+    table: Table,
+    name: str,
+    columns: Sequence[str] | str | None,
+    *,
+    weights: str | None,
+    drop_missing: bool,
+    missing: Sequence[float | str],
+) -> tuple[Dataset, np.ndarray]:
+    """The data set of a table, and the rows that it is of."""
     asked = [columns] if isinstance(columns, str) else list(columns or [])
     [of_weights] = _positions(table, [weights]) if weights is not None else [None]
     candidates = [j for j in range(len(table.names)) if j != of_weights]
@@ -91,7 +116,8 @@ def choose(
     named = tuple(table.names[j] or str(j) for j in chosen) if table.named else ()
     notes = _notes(table, chosen, left_out, of_weights, kept, empty, lacking & ~empty)
     omega = None if of_weights is None else held[of_weights][kept]
-    return Dataset(points, omega, name, named, notes)  # pyright: ignore[reportArgumentType]  # None: ones
+    found = Dataset(points, omega, name, named, notes)  # pyright: ignore[reportArgumentType]  # None: ones
+    return found, np.flatnonzero(kept)
 
 
 def _stacked(columns: list[np.ndarray], kept: np.ndarray) -> np.ndarray:

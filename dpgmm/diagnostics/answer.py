@@ -206,6 +206,7 @@ def _of_sampler(name: str, best: str, diagnosis: Diagnosis, agreed: Agreement) -
 
 def _of_guide(tree: xr.DataTree, diagnosis: Diagnosis, best: str, reference: xr.DataTree) -> str:
     quality = f"k-hat {diagnosis.k_hat:.2f}: " + ("not a posterior" if not diagnosis.k_hat <= POOR else "a fair guide")
+    quality = f"{diagnosis.verdict}; {quality}" if diagnosis.verdict == "restarts differ" else quality
     if not claims(reference):
         return quality
     one, other = quantities(draws.answer(tree)), quantities(reference)

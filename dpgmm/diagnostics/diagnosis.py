@@ -13,6 +13,7 @@ import xarray as xr
 from jax import Array
 
 from ..densities import mixture
+from ..draws import answer as answer_of
 from ..draws import best_chain, monte_carlo
 from ..draws import kind as kind_of
 from ..draws.affinity import VISIBLE
@@ -199,12 +200,12 @@ def sorted_components(draws: xr.DataTree, *, keep_labels: bool = False) -> pd.Da
 
 
 def summary_row(draws: xr.DataTree, diagnosis: Diagnosis) -> dict[str, Any]:
-    """One row of the table of a comparison."""
-    stats = draws["sample_stats"].to_dataset()
+    """One row of the table of a comparison. Means: over all chains of a sampler, the best restart of an optimiser."""
+    stats, best = (tree["sample_stats"].to_dataset() for tree in (draws, answer_of(draws)))
     name, r_hat = diagnosis.worst("invariant")
     seconds = float(draws.attrs["run_seconds"])
     ess = diagnosis.least_ess
-    mean = lambda name: float(stats[name].mean()) if name in stats else float("nan")
+    mean = lambda name: float(best[name].mean()) if name in best else float("nan")
     return {
         "method": draws.attrs["method"],
         "verdict": diagnosis.verdict,

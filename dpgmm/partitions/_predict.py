@@ -195,7 +195,7 @@ def _beside(tree: xr.DataTree, points: np.ndarray, shares: np.ndarray, empty: np
     mean = f.mean(axis=0)
 
     def ratio(values: np.ndarray) -> np.ndarray:
-        return (f * values).mean(axis=0) / mean
+        return np.minimum((f * values).mean(axis=0) / mean, 1.0)  # It may be above by a rounding.
 
     def error(values: np.ndarray, q: np.ndarray) -> np.ndarray:
         return mcse_of_each(by_chain(f * (values - q))) / mean

@@ -33,6 +33,6 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_table(path: Path, frame: pd.DataFrame) -> Path:
+def write_table(path: Path, frame: pd.DataFrame, separator: str = ",", decimal: str = ".") -> Path:
     """Write a frame as CSV, without its index."""
-    return write(path, frame.to_csv(index=False))
+    return write(path, frame.to_csv(index=False, sep=separator, decimal=decimal))

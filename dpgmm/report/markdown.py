@@ -1,7 +1,7 @@
 """The answer and the table of methods as Markdown, to be pasted into an issue, a notebook or a letter."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 import pandas as pd
@@ -11,15 +11,19 @@ from ..diagnostics.answer import Answer
 from ..diagnostics.choice import Choice
 
 
-def summary(title: str, answer: Answer, agreed: Agreement, rows: pd.DataFrame) -> str:
-    """The answer to believe, what each other method gets wrong, and the table: methods in columns, as on the page."""
+def summary(title: str, answer: Answer, agreed: Agreement, rows: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+    """The answer to believe, what each other method gets wrong, and the table: methods in columns, as on the page.
+
+    `notes`: how the data were read.
+    """
     parts = [f"# {_plain(title)}", f"**{_plain(answer.sentence)}**"]
     if answer.of_components:
         parts.append(_plain(f"Components of {answer.method}, by weight: {answer.of_components}."))
     parts.append(_plain(f"{agreed.sentence[0].upper()}{agreed.sentence[1:]}."))
     if answer.others:
         parts.append("\n".join(f"- **{_plain(name)}**: {_plain(wrong)}." for name, wrong in answer.others.items()))
-    return "\n\n".join([*parts, table(rows.set_index("method").T.reset_index(names=""))]) + "\n"
+    parts.append(table(rows.set_index("method").T.reset_index(names="")))
+    return "\n\n".join([*parts, *([_plain(f"Data: {'; '.join(notes)}.")] if notes else [])]) + "\n"
 
 
 def of_models(title: str, choice: Choice, rows: pd.DataFrame, answers: Mapping[str, str]) -> str:

@@ -149,6 +149,7 @@ def _content(
         "model": first.attrs["model"],
         "size": first["observed_data"].attrs.get("rows", first["observed_data"].sizes["obs"]),
         "shown": first["observed_data"].sizes["obs"],
+        "read": run.get("read", ()),
         "view": _view(seen),
         "methods": list(trees),
         "summary": _records(pd.DataFrame(rows).set_index("method").T.reset_index(names="")),

@@ -24,7 +24,8 @@ from . import files, markdown, page, terminal
 
 PREDICTION = (
     f"elpd: expected log predictive density, nats, leaving out one point at a time; of more than {elpd.ROWS:,} rows a random"
-    " sample. --holdout 0.1 compares all methods on rows that none has seen."
+    " sample. Where LOO k-hats are too large it is not to be relied on. --holdout 0.1 compares all methods on rows that none"
+    " has seen. Means of an optimiser are those of its best restart."
 )
 
 
@@ -70,7 +71,8 @@ def leave(folder: Path, trees: dict, settings: dict[str, Any], held: Dataset | N
         run = settings | _record(trees) | {"answer": _words(answer), "agreement": agreed.sentence}
         files.write_json(folder / "run.json", files.finite(run))
         files.write(
-            folder / "summary.md", markdown.summary(next(iter(trees.values())).attrs["data"], answer, agreed, rows)
+            folder / "summary.md",
+            markdown.summary(next(iter(trees.values())).attrs["data"], answer, agreed, rows, run.get("read", ())),
         )
         path = page.write(folder / "report.html", trees, found, labels, run, answer, agreed)
     return Left(trees, found, labels, rows, answer, agreed, path)
@@ -84,6 +86,11 @@ def tell(left: Left) -> dict[str, Any]:
     terminal.console.print(PREDICTION)
     methods = {name: terminal.show(tree, found[name], labels[name].relabelling) for name, tree in trees.items()}
     terminal.console.print(f"Report: {path}")
+    if answer.method is not None and draws.kind(trees[answer.method]) != "point":
+        file = path.parent / f"{answer.method}.nc"
+        terminal.console.print(
+            f"Next: dpgmm assign {file} TABLE, clusters beside your own rows; dpgmm predict {file} NEW."
+        )
     told = {"answer": _words(answer), "agreement": agreed.sentence, "summary": rows, "methods": methods}
     return told | {"folder": str(path.parent), "report": str(path)}
 
