@@ -501,3 +501,12 @@ def test_sorted_components_are_by_weight():
     table = diagnostics.sorted_components(tree(*switched()))
     assert table["weight"].is_monotonic_decreasing
     np.testing.assert_allclose(table["mean"], [-4, 0, 4], atol=0.05)
+
+
+def test_one_draw_has_no_sds():
+    weights, means = fine()
+    many, one = (diagnostics.sorted_components(tree(weights[:c, :t], means[:c, :t])) for c, t in ((2, 9), (1, 1)))
+    sds = [name for name in one if name.endswith("_sd")]
+    assert len(sds) == 3
+    assert one[sds].isna().all(axis=None)
+    assert (many[sds] >= 0).all(axis=None)

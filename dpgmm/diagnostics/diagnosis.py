@@ -181,19 +181,22 @@ def sorted_components(draws: xr.DataTree, *, keep_labels: bool = False) -> pd.Da
 
     Sorting mixes components of nearly equal weight, so read it where weights are well apart. With `keep_labels`, for draws
     that have been relabelled, components keep their labels, and rows are by decreasing mean weight. Scales are square roots
-    of the covariance's diagonal, in the data's units. Components whose mean weight is below `VISIBLE` are left out.
+    of the covariance's diagonal, in the data's units. Components whose mean weight is below `VISIBLE` are left out. Of one
+    draw, such as a mode, sds are NaN.
     """
     drawn = Components.of(draws["posterior"].to_dataset())
     key = drawn.weights.mean((0, 1)) + 0 * drawn.weights if keep_labels else drawn.weights
     drawn = drawn.take(np.argsort(-key, axis=-1, kind="stable"))
     weights, means, scales = drawn.weights, drawn.means, np.sqrt(drawn.variances())
-    columns: dict[str, Any] = {"weight": weights.mean((0, 1)), "weight_sd": weights.std((0, 1))}
+    alone = weights.shape[0] * weights.shape[1] == 1
+    sd = lambda values: np.full(values.shape[2:], np.nan) if alone else values.std((0, 1))
+    columns: dict[str, Any] = {"weight": weights.mean((0, 1)), "weight_sd": sd(weights)}
     for d in range(means.shape[-1]):
         suffix = "" if means.shape[-1] == 1 else f"_{d}"
         for name, values in (("mean", means), ("scale", scales)):
             columns |= {
                 f"{name}{suffix}": values[..., d].mean((0, 1)),
-                f"{name}{suffix}_sd": values[..., d].std((0, 1)),
+                f"{name}{suffix}_sd": sd(values[..., d]),
             }
     table = pd.DataFrame(columns)
     return table.loc[table["weight"] > VISIBLE]

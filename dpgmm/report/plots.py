@@ -112,7 +112,7 @@ def active(trees: dict[str, xr.DataTree]) -> Figure:
         method: np.bincount(draws["sample_stats"].to_dataset()["active_components"].values.ravel())
         for method, draws in trees.items()
     }
-    rows = {m: [(k, count / of.sum(), 0.0) for k, count in enumerate(of)] for m, of in counts.items()}
+    rows = {m: [(k, float(count / of.sum()), 0.0) for k, count in enumerate(of)] for m, of in counts.items()}
     return _numbers(rows, "active components", "share of draws")
 
 
