@@ -37,6 +37,10 @@ def test_conclusions_are_ratios_of_medians_and_say_where_results_differ():
     same, other = study.conclusions({"gradient, 2-D": by(-5.0, -5.0), "gradient, 1-D": by(-5.0, -5.1)})
     assert same == "gradient, 2-D: 0.2 s here; times as long: NumPyro 3."
     assert other.endswith("Their results DIFFER, and times say nothing.")
+    silent = by(-5.0, -5.0) | {"gmmx": study._record([{"seconds": 1.0, "value": 2.0}, None])}
+    [told] = study.conclusions({"pass, 2-D": silent})
+    assert told == "pass, 2-D: 0.2 s here; times as long: NumPyro 3. No answer in 120 s: gmmx."
+    assert len(study._rows("pass, 2-D", study.WORKS["pass, 2-D"], silent)) == 2
     row = study._rows("gradient, 2-D", study.WORKS["gradient, 2-D"], by(-5.0, -5.0))[1]
     assert (row["median"], row["fastest"], row["ratio"]) == (0.6, 0.5, pytest.approx(3))
     assert row["first"] == pytest.approx(2.4)

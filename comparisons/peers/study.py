@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import platform
+import select
 import subprocess
 import sys
 import time
@@ -36,6 +37,8 @@ QUESTION = "The same work on the same data: how long does it take here, and how 
 OURS = "dpgmm"
 NEEDS = {"gmmx": "gmmx", "scikit-learn": "sklearn"}
 """Modules of libraries that need not be there."""
+PATIENCE = 120.0
+"""Seconds after which a library that has not answered is given up: XLA's batched LAPACK may stop a program for good."""
 SINGLE = ("gmmx",)
 """Libraries that take single precision alone."""
 
@@ -273,35 +276,45 @@ def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
 
 
 def measured(name: str, libraries: list[str], *, quick: bool) -> dict[str, dict[str, Any]]:
-    """Of every library seconds of the first round, `first`, of the others, `seconds`, and what the last came to, `value`."""
+    """Of every library seconds of the first round, `first`, of the others, `seconds`, and what the last came to, `value`.
+
+    No seconds of one that did not answer within `PATIENCE`.
+    """
     work = (QUICK if quick else WORKS)[name]
     children = {library: _child(name, library, quick=quick) for library in libraries}
+    answers: dict[str, list[dict[str, float] | None]] = {library: [] for library in libraries}
     try:
-        rounds = [{library: _ask(child) for library, child in children.items()} for _ in range(1 + work.rounds)]
+        for _ in range(1 + work.rounds):
+            for library in libraries:
+                if None not in answers[library]:
+                    answers[library].append(_ask(children[library]))
     finally:
         for child in children.values():
             child.kill()
             child.communicate()
-    return {
-        library: {
-            "first": rounds[0][library]["seconds"],
-            "seconds": [of[library]["seconds"] for of in rounds[1:]],
-            "value": rounds[-1][library]["value"],
-        }
-        for library in libraries
-    }
+    return {library: _record(found) for library, found in answers.items()}
+
+
+def _record(found: list[dict[str, float] | None]) -> dict[str, Any]:
+    rounds = [one for one in found if one is not None]
+    if len(rounds) < len(found):
+        return {"first": None, "seconds": [], "value": None}
+    return {"first": rounds[0]["seconds"], "seconds": [r["seconds"] for r in rounds[1:]], "value": rounds[-1]["value"]}
 
 
 def conclusions(found: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
     """A sentence a work: how many times as long the others take."""
     sentences = []
-    for name, by in found.items():
+    for name, every in found.items():
+        by = {library: of for library, of in every.items() if of["seconds"]}
+        silent = [library for library in every if library not in by]
         ours = median(by[OURS]["seconds"])
         values = [of["value"] for library, of in by.items() if library not in SINGLE]
         apart = WORKS[name].same and not np.allclose(values, values[0], rtol=1e-9)
         others = [f"{library} {median(of['seconds']) / ours:.3g}" for library, of in by.items() if library != OURS]
         sentences.append(
             f"{name}: {ours:.3g} s here; times as long: {', '.join(others) or 'nobody else is there'}."
+            + (f" No answer in {PATIENCE:g} s: {', '.join(silent)}." if silent else "")
             + (" Their results DIFFER, and times say nothing." if apart else "")
         )
     return sentences
@@ -319,6 +332,7 @@ def _rows(name: str, work: Work, by: dict[str, dict[str, Any]]) -> list[dict[str
             "ratio": median(of["seconds"]) / ours,
         }
         for library, of in by.items()
+        if of["seconds"]
     ]
 
 
@@ -327,7 +341,7 @@ def _picture(found: dict[str, dict[str, dict[str, Any]]]) -> Picture:
     canvas, [[axis]] = plots.figure(height=1 + 0.5 * len(found))
     libraries = list(dict.fromkeys(library for by in found.values() for library in by if library != OURS))
     for i, library in enumerate(libraries):
-        places = [(j, by) for j, by in enumerate(found.values()) if library in by]
+        places = [(j, by) for j, by in enumerate(found.values()) if by.get(library, {}).get("seconds")]
         ratios = [median(by[library]["seconds"]) / median(by[OURS]["seconds"]) for _, by in places]
         axis.plot(ratios, [j for j, _ in places], "osD^v"[i % 5], label=library)
     axis.axvline(1, color="#444444", lw=1)
@@ -345,12 +359,14 @@ def _child(name: str, library: str, *, quick: bool) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def _ask(child: "subprocess.Popen[str]") -> dict[str, float]:
-    """One round of a child."""
+def _ask(child: "subprocess.Popen[str]") -> dict[str, float] | None:
+    """One round of a child; None where it does not answer."""
     assert child.stdin is not None
     assert child.stdout is not None
     child.stdin.write("round\n")
     child.stdin.flush()
+    if not select.select([child.stdout], [], [], PATIENCE)[0]:
+        return None
     line = child.stdout.readline()
     if not line:
         raise InputError(f"{child.args}: ended with exit code {child.wait()}; what it said stands above")
