@@ -115,7 +115,7 @@ def conclusions(found: list[dict[str, Any]]) -> list[str]:
         last = row["cases"][-1]
         sentences.append(
             f"{row['work']}: seconds grow with the {row['slope']:.2f}th power of the number of {names[row['varied']]};"
-            f" {last[row['varied']]:,} take {last['seconds']:.3g} s and {last['peak_bytes'] / GIGABYTE:.2g} GB at most."
+            f" {last[row['varied']]:,} take {last['seconds']:.3g} s, peak memory {last['peak_bytes'] / GIGABYTE:.2g} GB."
         )
     return sentences
 
