@@ -481,3 +481,22 @@ def test_refusals_say_what_to_do():
         dpgmm.fit(posterior, "cavi", moves=-1)
     with pytest.raises(dpgmm.InputError, match="option relative_tolerance = 0: it must be a positive number"):
         dpgmm.fit(posterior, "cavi", relative_tolerance=0)
+
+
+def test_a_climb_on_a_sample_ends_where_one_on_all_points_does(monkeypatch):
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal([-4, 0], 1, (900, 2)), rng.normal([4, 1], [0.5, 1], (600, 2))])
+    posterior = dpgmm.load_model("stick_breaking")(dpgmm.Dataset(points), truncation=4)
+    climbed, stages = cavi._climbed, []
+    monkeypatch.setattr(cavi, "_climbed", lambda *of: stages.append(of) or climbed(*of))
+    options = {"restarts": 2, "moves": 10, "draws_per_restart": 5}
+    whole, staged = (dpgmm.fit(posterior, "cavi", sample_size=size, **options) for size in (None, 300))
+    assert [len(of[0].data.points) for of in stages] == [1_500, 300, 1_500]
+    assert stages[1][0].data.total_weight == pytest.approx(300)  # Points of the sample count as one each,
+    begun = stages[2][5].statistics
+    np.testing.assert_allclose(begun.counts.sum(axis=1), 1_500, rtol=1e-6)  # and stand for all afterwards.
+    mean, error = np.asarray(begun.sums.sum(axis=1)) / 1_500, points.std(axis=0) / 300**0.5
+    assert (np.abs(mean - (points.mean(axis=0) - np.asarray(posterior.conjugate.base.mean))) < 4 * error).all()
+    losses = [tree["optimisation"].to_dataset()["loss"].values[:, -1].min() for tree in (whole, staged)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+    assert staged["optimisation"].sizes["step"] < whole["optimisation"].sizes["step"]
