@@ -45,6 +45,28 @@ STUDIES, RESTARTS = "tests/test_studies.py", "comparisons/initialisation/restart
 CHOICE, OF_CHOICE = "dpgmm/diagnostics/choice.py", "tests/test_choice.py"
 
 CHANGES = [
+    Change(CERTIFICATE, "return 2 * _tails(", "return 0.5 * _tails(", CERTIFIED),
+    Change(CERTIFICATE, "TO_COEFFICIENTS[2 * NODES :]", "TO_COEFFICIENTS[2 * NODES + 2 :]", CERTIFIED),
+    Change(
+        COMPRESSION,
+        "return Dataset(*of_piece((points[:, None], weights)), data.name)",
+        "return Dataset(points, weights, data.name)",
+        OF_COMPRESSION,
+    ),
+    Change(
+        "dpgmm/data/dataset.py",
+        "weights * (self.total_weight / weights.sum())",
+        "weights",
+        "tests/test_data.py",
+    ),
+    Change("dpgmm/data/dataset.py", "values[start : start + ROWS]", "values[:ROWS]", "tests/test_data.py"),
+    Change(
+        "dpgmm/diagnostics/importance.py",
+        "np.where(lost, np.inf, np.atleast_1d(k))",
+        "np.atleast_1d(k)",
+        DIAGNOSTICS,
+    ),
+    Change(f"{METHODS}/cavi.py", "leaf / share, s), prior)", "leaf, s), prior)", "tests/test_cavi.py"),
     Change(CHOICE, "min(of[name].standing", "max(of[name].standing", OF_CHOICE),
     Change(CHOICE, "max(APART * dse, SMALL)", "APART * dse", OF_CHOICE),
     Change(CHOICE, "if not ahead > APART * dse", "if not ahead > dse", OF_CHOICE),
