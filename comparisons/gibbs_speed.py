@@ -18,7 +18,6 @@ of the size of the largest one.
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -37,7 +36,7 @@ from sklearn.metrics import adjusted_rand_score
 from dpgmm import Dataset, Posterior, fit, load_model, partitions
 from dpgmm.densities import conjugate
 from dpgmm.methods import _clusters
-from dpgmm.report import files
+from dpgmm.report import files, study
 from dpgmm.report.terminal import wide_console
 
 WEIGHTS = np.array([0.35, 0.25, 0.2, 0.15, 0.05])
@@ -110,9 +109,13 @@ def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
         mixing = {name: found("mixing", name, size, chains, sweeps) for name, sweeps in by_method.items()}
     with console.status("effective draws a second"):
         efficiency = {name: efficiency_of(name, *plan.efficiency) for name in by_method}
-    machine = {"system": platform.platform(), "cores": os.cpu_count(), "jax": jax.__version__}
-    machine["load_at_end"] = os.getloadavg()[0]
-    result = {"machine": machine, "plan": plan._asdict(), "speed": speed, "mixing": mixing, "efficiency": efficiency}
+    result = {
+        "machine": study.machine(),
+        "plan": plan._asdict(),
+        "speed": speed,
+        "mixing": mixing,
+        "efficiency": efficiency,
+    }
     out.mkdir(parents=True, exist_ok=True)
     files.write_json(out / "gibbs_speed.json", result)
     for table in _speed_table(speed), _mixing_table(mixing, plan), _efficiency_table(efficiency, plan):
@@ -229,12 +232,7 @@ def _in_a_child(what: str, name: str, *numbers: int) -> dict[str, Any]:
 def child(what: str, name: str, *numbers: int) -> dict[str, Any]:
     """What a process of its own does, and its peak memory, bytes."""
     found = {"sweeps": sweeps_of, "mixing": mixing_of}[what](name, *numbers)
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Not ru_maxrss: Linux's still holds the parent's at the time of the fork.
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        found["peak_bytes"] = 1024 * int(line.split()[1])
-    return found
+    return found | {"peak_bytes": study.peak_bytes()}
 
 
 def _table(title: str, *columns: str) -> Table:

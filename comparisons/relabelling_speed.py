@@ -11,9 +11,6 @@ memory, Python and JAX included, is read from the operating system.
 """
 
 import json
-import os
-import platform
-import resource
 import subprocess
 import sys
 import time
@@ -22,13 +19,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from rich.table import Table
 
 from dpgmm import relabelling
 from dpgmm.relabelling import Gaussians
-from dpgmm.report import files
+from dpgmm.report import files, study
 from dpgmm.report.terminal import wide_console
 
 REAL = Path(__file__).resolve().parents[1] / "tests" / "data" / "five_components.npz"
@@ -66,14 +62,8 @@ def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
     size = (1_000, 500, 10) if quick else LARGE
     with console.status("timing, and the large case in a process of its own"):
         rows, large = _rows(repeats), _in_a_child(size)
-    machine = {
-        "system": platform.platform(),
-        "cores": os.cpu_count(),
-        "jax": jax.__version__,
-        "load_at_end": os.getloadavg()[0],
-    }
     result = {
-        "machine": machine,
+        "machine": study.machine(),
         "small_case": "real" if REAL.exists() else "simulated",
         "repeats": repeats,
         "rows": rows,
@@ -174,26 +164,17 @@ def _in_a_child(size: tuple[int, int, int]) -> dict[str, Any]:
 def _large(size: tuple[int, int, int]) -> dict[str, Any]:
     """STEPHENS from Gaussian parameters: seconds, and this process's peak memory before and after, bytes."""
     gaussians = simulated(*size).gaussians
-    before, begin = _peak_bytes(), time.perf_counter()
+    before, begin = study.peak_bytes(), time.perf_counter()
     result = relabelling.stephens(gaussians)
     seconds = time.perf_counter() - begin
     return {
         "size": size,
         "seconds": seconds,
         "bytes_before": before,
-        "peak_bytes": _peak_bytes(),
+        "peak_bytes": study.peak_bytes(),
         "objective": result.objective,
         "iterations": len(result.history),
     }
-
-
-def _peak_bytes() -> int:
-    """Largest resident memory so far. Linux's ru_maxrss still holds the parent's at the time of the fork: not that."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return 1024 * int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

@@ -11,8 +11,6 @@ Writes ``scaling.html`` and ``scaling.json``.
 """
 
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -94,13 +92,7 @@ def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
             found[-1]["slope"] = slope(
                 [c[row.varied] for c in found[-1]["cases"]], [c["seconds"] for c in found[-1]["cases"]]
             )
-    machine = {
-        "system": platform.platform(),
-        "cores": os.cpu_count(),
-        "jax": jax.__version__,
-        "load": os.getloadavg()[0],
-    }
-    numbers = {"machine": machine, "limits": limits, "rows": found}
+    numbers = {"machine": study.machine(), "limits": limits, "rows": found}
     table = [_cells(case, limits) for row in found for case in row["cases"]]
     sections = [Section("Every case", table, [_words(limits)], [_picture(found, limits)])]
     study.leave(out, "scaling", "Growth of seconds and memory", QUESTION, numbers, conclusions(found), sections)
@@ -212,11 +204,9 @@ def _rounds(once: Callable[[], Any], *, warm: bool = True) -> list[float]:
 
 
 def child(case: Case, folder: str) -> dict[str, Any]:
-    """What a process of its own does, and its peak memory, bytes; None where the operating system does not say."""
-    seconds, status = seconds_of(case, folder), Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    peak = next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)
-    return {"seconds": median(seconds), "rounds": len(seconds), "peak_bytes": peak}
+    """What a process of its own does, and its peak memory, bytes."""
+    seconds = seconds_of(case, folder)
+    return {"seconds": median(seconds), "rounds": len(seconds), "peak_bytes": study.peak_bytes()}
 
 
 def _in_a_child(case: Case, folder: str) -> dict[str, Any]:

@@ -10,8 +10,6 @@ Libraries that are not installed are left out, and named. Writes ``peers.html`` 
 
 import importlib.util
 import json
-import os
-import platform
 import select
 import subprocess
 import sys
@@ -256,13 +254,7 @@ def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
         for name, work in works.items():
             next_fit(name)
             found[name] = measured(name, [of for of in work.makers if of not in missing], quick=quick)
-    machine = {
-        "system": platform.platform(),
-        "cores": os.cpu_count(),
-        "jax": jax.__version__,
-        "load": os.getloadavg()[0],
-    }
-    numbers = {"machine": machine, "missing": missing, "works": found}
+    numbers = {"machine": study.machine(), "missing": missing, "works": found}
     rows = [row for name, by in found.items() for row in _rows(name, works[name], by)]
     notes = [
         "First: the first round, which compiles, beyond the median of the others. Ratio: of a library's median to ours; they"

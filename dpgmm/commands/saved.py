@@ -162,7 +162,8 @@ def predict(
     path = own.write(out or new.with_name(f"{new.stem}-predicted.csv"), found)
     title = "New rows by cluster, means; -1: likelier in none of the clusters that there are"
     clusters = terminal.print_clusters(found, title)
-    console.print(own.lacking(), end="\n" if own.lacking() else "")
+    if lacking := own.lacking():
+        console.print(lacking)
     alone = own.rows[found["cluster"].to_numpy() < 0] + 1
     if len(alone):
         console.print(f"In none of the clusters: row {', '.join(map(str, alone[: own_table.SHOWN]))} below the header.")
@@ -183,7 +184,8 @@ def assign(
     path = own.write(out or named.with_name(f"{named.stem}-assigned.csv"), found)
     shown = found.assign(**own_table.coordinates(tree))
     clusters = terminal.print_clusters(shown, f"Rows by cluster of the partition of least expected {loss}, means")
-    console.print(own.lacking(), end="\n" if own.lacking() else "")
+    if lacking := own.lacking():
+        console.print(lacking)
     console.print(f"Saved {path}")
     return {"loss": loss, "clusters": clusters, "rows": found, "saved": str(path)}
 

@@ -43,11 +43,15 @@ def compress(data: Dataset, bin_width: float | None = None, nodes: int = NODES) 
     width = default_bin_width(data) if bin_width is None else bin_width
     if not 0 < width < np.inf:
         raise InputError(f"bin_width is {width}; give a positive, finite number")
-    center = middle(data)
+    return _compressed(data, width, int(nodes), middle(data))
+
+
+def _compressed(data: Dataset, width: float, nodes: int, center: float) -> Dataset:
+    """`compress` by bins laid out from `center`."""
 
     def of_piece(piece: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         points, weights = _distinct(*piece)
-        return quadrature(points, weights, _bin_starts(points, width, center), int(nodes))
+        return quadrature(points, weights, _bin_starts(points, width, center), nodes)
 
     if data.size <= ROWS:
         return Dataset(*of_piece((data.points, data.weights)), data.name)
@@ -67,7 +71,8 @@ class Binned(NamedTuple):
     @classmethod
     def of(cls, data: Dataset, width: float) -> "Binned":
         """`compress` by bins of this width."""
-        return cls(compress(data, width), width, middle(data))
+        center = middle(data)
+        return cls(_compressed(data, width, NODES, center), width, center)
 
     def replaced(self) -> tuple[np.ndarray, np.ndarray]:
         """Middles ``(B,)`` and weights ``(B,)`` of the bins whose nodes may stand for more points than they are."""

@@ -33,14 +33,14 @@ def largest_error(draws: xr.DataTree, full: Dataset | Binned, compressed: Datase
 
     `full`: all points; or a finer compression of them, whose `bound` is added.
     """
-    binned = full if isinstance(full, Binned) else None
     exactly = full.data if isinstance(full, Binned) else full
     components = Components.of(draws["posterior"].to_dataset()).flatten()
     chosen = components.at(_worst_and_spread(components, exactly))
     exact, approximate = (
         _log_likelihoods(chosen, jnp.asarray(data.points), jnp.asarray(data.weights)) for data in (exactly, compressed)
     )
-    return float(jnp.max(jnp.abs(exact - approximate) + (0.0 if binned is None else bound(chosen, binned))))
+    beyond = bound(chosen, full) if isinstance(full, Binned) else 0.0
+    return float(jnp.max(jnp.abs(exact - approximate) + beyond))
 
 
 def bound(components: Components, binned: Binned) -> Float[Array, " T"]:

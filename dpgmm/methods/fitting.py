@@ -157,8 +157,8 @@ def _observed(data: Dataset, *, whole: bool) -> xr.Dataset:
 def _candidates(data: Dataset, *, compression: bool) -> Iterator[tuple[Dataset, dict[str, Any], Dataset | Binned]]:
     """Ever finer compressions while they are worthwhile, then the data, each with its record and what certifies it."""
     if compression and data.dim == 1:
-        width, nodes = default_bin_width(data), NODES
-        finer = None if data.size <= EXACTLY else _finer(data, width / FINER)
+        finer = None if data.size <= EXACTLY else _finer(data)
+        width, nodes = default_bin_width(data) if finer is None else finer.width * FINER, NODES
         full = data if finer is None or finer.data.size > WORTHWHILE * data.size else finer
         source = full.data if isinstance(full, Binned) else full
         for refinements in range(12):
@@ -172,8 +172,8 @@ def _candidates(data: Dataset, *, compression: bool) -> Iterator[tuple[Dataset, 
     yield data, {}, data
 
 
-def _finer(data: Dataset, width: float) -> Binned:
-    """The compression that certifies others, made once for a data set."""
+def _finer(data: Dataset) -> Binned:
+    """The compression that certifies others, by bins of a `FINER`th of the default width, made once for a data set."""
     if data not in _FINER:
-        _FINER[data] = Binned.of(data, width)
+        _FINER[data] = Binned.of(data, default_bin_width(data) / FINER)
     return _FINER[data]

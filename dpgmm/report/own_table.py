@@ -81,8 +81,7 @@ def read_observed(path: Path | None, tree: xr.DataTree, missing: Sequence[str] =
     """The table that the draws were fitted to, checked against them; without a path the observed points themselves."""
     observed = draws.data_of(tree).points
     if path is None:
-        names = json.loads(tree.attrs.get("columns", "[]")) or [f"x{d}" for d in range(observed.shape[1])]
-        return OwnTable(pd.DataFrame(observed, columns=names), np.arange(len(observed)))
+        return OwnTable(pd.DataFrame(observed, columns=_names(tree, observed)), np.arange(len(observed)))
     own, points = read(path, tree, missing)
     if len(points) != len(observed):
         raise InputError(
@@ -101,6 +100,12 @@ def read_observed(path: Path | None, tree: xr.DataTree, missing: Sequence[str] =
 def coordinates(tree: xr.DataTree) -> dict[str, np.ndarray]:
     """The first few coordinates of the observed points, ``(N,)``, by name: what tells clusters apart in a table."""
     points = draws.data_of(tree).points[:, :SHOWN]
-    names = json.loads(tree.attrs.get("columns", "[]")) or [f"x{d}" for d in range(points.shape[1])]
     taken = ("cluster", "uncertainty", "mcse")
-    return {f"own {name}" if name in taken else name: column for name, column in zip(names, points.T, strict=False)}
+    return {
+        f"own {name}" if name in taken else name: column
+        for name, column in zip(_names(tree, points), points.T, strict=False)
+    }
+
+
+def _names(tree: xr.DataTree, points: np.ndarray) -> list[str]:
+    return json.loads(tree.attrs.get("columns", "[]")) or [f"x{d}" for d in range(points.shape[1])]

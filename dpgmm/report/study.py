@@ -1,10 +1,13 @@
 """What the studies in comparisons/ share: a bar of progress, and the page of conclusions they leave."""
 
+import os
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from matplotlib.figure import Figure
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -44,6 +47,23 @@ def bar(title: str, fits: int) -> Iterator[Any]:
             return lambda part, total, _: progress.update(task, completed=done + part / total)
 
         yield next_fit
+
+
+def machine() -> dict[str, Any]:
+    """What a study keeps of the machine that its times are of: asked at its end, when the load is that of its work."""
+    found = {"system": platform.platform(), "cores": os.cpu_count(), "jax": jax.__version__}
+    return found | {"load_at_end": os.getloadavg()[0]}
+
+
+def peak_bytes() -> int:
+    """Largest resident memory so far. Linux's ru_maxrss still holds the parent's at the time of the fork: not that."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return 1024 * int(line.split()[1])
+    import resource  # Not everywhere.
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def leave(
