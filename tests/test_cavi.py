@@ -424,7 +424,7 @@ def test_neither_cycles_nor_moves_lower_the_bound(weights):
     @jax.jit
     def both(climb, key, data):
         climb = _cavi_moves.cycle(climb, data, prior)
-        after, taken = _cavi_moves.attempt(key, climb, data, prior, 2)
+        after, taken = _cavi_moves.advance(key, climb, data, prior, 2, np.ones((), bool))
         return after, taken, cavi.elbo(climb.state, data, prior), cavi.elbo(after.state, data, prior)
 
     climb, takens, values = _cavi_moves.begin(state), 0, []
@@ -446,9 +446,11 @@ def test_moves_leave_a_bad_fixed_point():
     prior, data = posterior.conjugate, posterior.arrays()
     assert prior is not None
     state, bounds = climbed(start(posterior, np.eye(6)[np.zeros(400, int)]), data, prior, 300)
-    tries = jax.jit(lambda c, keys, data: jax.lax.scan(lambda c, k: _cavi_moves.attempt(k, c, data, prior, 4), c, keys))
+    moving = np.ones((), bool)
+    advance = lambda c, key: _cavi_moves.advance(key, c, data, prior, 4, moving)
+    tries = jax.jit(lambda c, keys: jax.lax.scan(advance, c, keys))
     climb, taken = tries(
-        _cavi_moves.begin(state)._replace(bound=bounds[-1]), jax.random.split(jax.random.PRNGKey(0), 20), data
+        _cavi_moves.begin(state)._replace(bound=bounds[-1]), jax.random.split(jax.random.PRNGKey(0), 20)
     )
     assert taken.any()
     assert climb.bound > bounds[-1] + 50

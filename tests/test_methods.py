@@ -13,7 +13,8 @@ from numpyro.infer.initialization import init_to_value
 
 import dpgmm
 from dpgmm import draws
-from dpgmm.methods import REGISTRY, budgets
+from dpgmm.densities import conjugate
+from dpgmm.methods import REGISTRY, _run, budgets, svi
 from dpgmm.model.programs import Programs
 
 SHORT = {
@@ -138,6 +139,43 @@ def test_every_guide_lifts_its_bound(guide):
     evidence = dpgmm.exact.allocations(p).log_evidence
     assert (tree.attrs["elbo"] <= evidence + 4 * error).all()
     assert (tree.attrs["elbo"] > evidence - 10).any()
+
+
+def test_a_restart_of_svi_begins_at_the_best_of_its_candidates(posterior):
+    key = jax.random.PRNGKey(3)
+    starts = svi._starts(posterior, key, 2, 5)
+    every = jax.vmap(posterior.log_density)(_run.dispersed(posterior, key, 10))
+    best = np.asarray(every).reshape(2, 5).max(axis=1)
+    np.testing.assert_allclose(jax.vmap(posterior.log_density)(starts), best, rtol=1e-12)
+    assert (best > np.median(every)).all()
+
+
+@pytest.mark.quick("methods")
+def test_the_rate_of_svi_falls_as_long_as_that_helps():
+    """Chunks of a known mean, alternating by one: a standard error of 1 / sqrt(500)."""
+    chunk = lambda mean: mean + np.tile([-1.0, 1.0], svi.CHUNK // 2)
+    first = [chunk(mean) for mean in (9, 5, 5, 5)]
+    assert not svi._settled(first[:3])
+    assert not svi._settled([*first[:3], chunk(4.9)])
+    assert svi._settled([*first, chunk(5)])
+    assert svi._fallen(first, 0)
+    assert svi._fallen([*first, chunk(5.2), chunk(4.9)], 4)
+    assert not svi._fallen([*first, chunk(5.2), chunk(4.92)], 4)
+
+
+@pytest.mark.long
+def test_svi_arrives_at_the_posterior_of_many_points():
+    """One Gaussian: a rate that stays at .02, 20 standard deviations of the posterior, leaves 2 nats and more."""
+    points = np.random.default_rng(0).normal(size=(20_000, 1))
+    data = dpgmm.Dataset(points, np.full(20_000, 50.0))
+    posterior = dpgmm.load_model("stick_breaking")(data, truncation=1)
+    tree = dpgmm.fit(posterior, "svi", restarts=2)
+    base = posterior.conjugate.base
+    x = points - np.asarray(base.mean)
+    squares = jnp.sum(data.weights[:, None] * x**2, axis=0)[None, None]
+    evidence = conjugate.log_marginal(jnp.asarray(1e6), jnp.asarray(data.weights @ x), squares, base)
+    assert (tree.attrs["elbo"] < evidence + 0.1).all()
+    assert (tree.attrs["elbo"] > evidence - 1).all()
 
 
 @pytest.mark.quick("methods")

@@ -47,15 +47,23 @@ def cycle(climb: Climb, data: Arrays, prior: Conjugate) -> Climb:
     (SQUAREM, Varadhan & Roland 2008, scheme S3); if the bound there is below that of S_1, S_2 stands instead. Norms are in
     units of a typical component.
     """
-    once = jax.jit(lambda state: step(state, data, prior))  # Traced once for three passes.
-    first, _ = once(climb.state)
-    second, reached = once(first)
-    r = jax.tree.map(jnp.subtract, first.statistics, climb.state.statistics)
-    v = jax.tree.map(lambda s, f, r: s - f - r, second.statistics, first.statistics, r)
-    length = jnp.clip(_norm(r, prior.base) / jnp.maximum(_norm(v, prior.base), 1e-300), 1.0, climb.reach)
-    ahead = jax.tree.map(lambda s, r, v: s + 2 * length * r + length**2 * v, climb.state.statistics, r, v)
-    ahead = ahead._replace(counts=jnp.maximum(ahead.counts, 0.0))
-    third, further = once(CAVIState(ahead, _cavi_weights.fitted(ahead.counts, second.log_mean, prior)))
+
+    def extrapolated(start: CAVIState, first: CAVIState, second: CAVIState) -> tuple[CAVIState, Float[Array, ""]]:
+        r = jax.tree.map(jnp.subtract, first.statistics, start.statistics)
+        v = jax.tree.map(lambda s, f, r: s - f - r, second.statistics, first.statistics, r)
+        length = jnp.clip(_norm(r, prior.base) / jnp.maximum(_norm(v, prior.base), 1e-300), 1.0, climb.reach)
+        ahead = jax.tree.map(lambda s, r, v: s + 2 * length * r + length**2 * v, start.statistics, r, v)
+        ahead = ahead._replace(counts=jnp.maximum(ahead.counts, 0.0))
+        return CAVIState(ahead, _cavi_weights.fitted(ahead.counts, second.log_mean, prior)), length
+
+    def one(last: tuple[CAVIState, CAVIState, CAVIState], third: Bool[Array, ""]):
+        here, length = jax.lax.cond(third, extrapolated, lambda _, __, now: (now, jnp.ones_like(climb.reach)), *last)
+        after, bound = step(here, data, prior)
+        return (*last[1:], after), (bound, length)
+
+    # A loop, so that there is one pass to compile and not three.
+    (_, second, third), (bounds, lengths) = jax.lax.scan(one, (climb.state,) * 3, jnp.arange(3) == 2)
+    reached, further, length = bounds[1], bounds[2], lengths[2]
     fine = further >= reached
     reach = jnp.where(fine, jnp.where(length >= climb.reach, FURTHEST, 1.0), 1 / FURTHEST) * climb.reach
     state = jax.tree.map(lambda a, b: jnp.where(fine, a, b), third, second)
@@ -78,12 +86,18 @@ def from_order(state: CAVIState, order: Integer[Array, " K"], prior: Conjugate) 
     return CAVIState(statistics, _cavi_weights.fitted(statistics.counts, state.log_mean, prior))
 
 
-def attempt(key: Array, climb: Climb, data: Arrays, prior: Conjugate, cycles: int) -> tuple[Climb, Bool[Array, ""]]:
-    """A proposal, `cycles` cycles from it, and whichever has the higher bound, as far as is known; whether it was taken."""
-    proposed = begin(propose(key, climb.state, prior))
-    proposed = jax.lax.fori_loop(0, cycles, lambda _, c: cycle(c, data, prior), proposed)
-    better = proposed.bound > climb.bound
-    return jax.tree.map(lambda a, b: jnp.where(better, a, b), proposed, climb), better
+def advance(
+    key: Array, climb: Climb, data: Arrays, prior: Conjugate, cycles: int, moving: Bool[Array, ""]
+) -> tuple[Climb, Bool[Array, ""]]:
+    """A cycle; or, where `moving`, a proposal and `cycles` cycles from it, if they end at a higher bound.
+
+    Returns where that leads, and whether a proposal was taken. One function of both, since a cycle takes long to compile.
+    """
+    begun = jax.lax.cond(moving, lambda: begin(propose(key, climb.state, prior)), lambda: climb)
+    count = jnp.where(moving, cycles, 1)
+    ended = jax.lax.fori_loop(0, count, lambda _, c: cycle(c, data, prior), begun)
+    taken = moving & (ended.bound > climb.bound)
+    return jax.tree.map(lambda a, b: jnp.where(taken | ~moving, a, b), ended, climb), taken
 
 
 def propose(key: Array, state: CAVIState, prior: Conjugate) -> CAVIState:
@@ -105,8 +119,8 @@ def merged(key: Array, state: CAVIState, prior: Conjugate) -> Statistics:
     old = state.statistics
     i = _occupied(key_one, old.counts, 0.0)
     together = jax.tree.map(lambda leaf: leaf + leaf[i], old)
-    evidence = lambda s: conjugate.log_marginal(s.counts, s.sums, s.squares, prior.base)
-    score = evidence(together) - evidence(old)
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), together, old)
+    score = jnp.subtract(*conjugate.log_marginal(both.counts, both.sums, both.squares, prior.base))
     here = jnp.arange(len(score))
     score = jnp.where((old.counts > OCCUPIED) & (here != i), score, -jnp.inf)
     rank = jnp.argsort(jnp.argsort(-score))

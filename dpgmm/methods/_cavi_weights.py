@@ -128,13 +128,14 @@ def _stick_centre(counts: Counts, mean: Scalar) -> Parameters:
 
 
 def _sample_sticks(key: Array, counts: Counts, mean: Scalar, prior: Conjugate) -> Parameters:
-    key_a, key_here, key_after = random.split(key, 3)
     here, after = _betas(counts, mean)
-    logits = random.loggamma(key_here, here) - random.loggamma(key_after, after)
-    if not isinstance(prior.concentration, Concentration):
-        return {"concentration": jnp.full_like(mean, prior.concentration), "stick_logits": logits}
-    shape, rate = _gamma(counts, mean, prior.concentration)
-    return {"concentration": random.gamma(key_a, shape) / rate, "stick_logits": logits}
+    held = not isinstance(prior.concentration, Concentration)
+    shape, rate = (1.0, 1.0) if held else _gamma(counts, mean, prior.concentration)
+    # All gamma variates at once: each call takes seconds to compile.
+    shapes = jnp.concatenate([here, after, jnp.full_like(here, shape, shape=1)])
+    log_here, log_after, log_a = jnp.split(random.loggamma(key, shapes), (len(here), 2 * len(here)))
+    a = jnp.full_like(mean, prior.concentration) if held else jnp.exp(log_a[0]) / rate
+    return {"concentration": a, "stick_logits": log_here - log_after}
 
 
 def _log_density_sticks(parameters: Parameters, counts: Counts, mean: Scalar, prior: Conjugate) -> Scalar:

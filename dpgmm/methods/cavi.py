@@ -31,15 +31,13 @@ from ._run import Progress, expired, run_chains
 __all__ = ["CAVIState", "checked", "elbo", "init", "log_density", "run", "sample", "starts", "step"]
 
 CHUNK = 10
-"""Cycles between two looks at the stopping rule, at the progress bar and at Ctrl-C. A cycle is three passes."""
+"""Cycles, of three passes each, or moves tried, between two looks at the stopping rule, the progress bar and Ctrl-C."""
 PATIENCE = 10
 """Cycles in a row that lift the bound by less than the tolerance before a restart is settled: plateaus are long."""
 AFTERWARDS = 2
 """Both of them on all points, after a climb on a sample."""
 BEFORE = 50
 """Steps before moves, at most: moves start from any plateau, and shorten it."""
-ATTEMPTS = 10
-"""Moves tried in one go."""
 TRIAL = 4
 """Cycles that a proposal gets before it is judged."""
 SNAPSHOTS = 30
@@ -248,16 +246,11 @@ def _climbed(
     def begin(keys, data):
         return jax.vmap(lambda k: init(k, data, prior, num_components))(keys)
 
-    def chunk(climbs, data):
-        def one(climb):
-            after = _cavi_moves.cycle(climb, data, prior)
-            return after, after.bound
+    climbing, moving = np.zeros((), bool), np.ones((), bool)
 
-        return jax.vmap(lambda c: jax.lax.scan(lambda c, _: one(c), c, length=length))(climbs)
-
-    def tries(keys, climbs, data):
+    def some(keys, climbs, data, moving):
         def one(climb, key):
-            after, taken = _cavi_moves.attempt(key, climb, data, prior, TRIAL)
+            after, taken = _cavi_moves.advance(key, climb, data, prior, TRIAL, moving if moves else climbing)
             return after, (after.bound, taken)
 
         return jax.vmap(lambda keys, c: jax.lax.scan(one, c, keys))(keys, climbs)
@@ -270,13 +263,11 @@ def _climbed(
         begun, seconds = posterior.compile("cavi, begin", begin, keys, data)
         states = begun(keys, data)
     climbs = jax.vmap(lambda state: _cavi_moves.begin(state))(states)
-    climb, more = posterior.compile(("cavi, climb", length), chunk, climbs, data)
-    some = random.split(key_moves, (restarts, ATTEMPTS))
-    # The largest of the programs: not compiled where no moves are tried.
-    trying, most = posterior.compile("cavi, moves", tries, some, climbs, data) if moves else (tries, 0.0)
+    keys = random.split(key_moves, (restarts, length))
+    climb, more = posterior.compile(("cavi, climb", length, moves > 0), some, keys, climbs, data, climbing)
     centred, least = posterior.compile("cavi, centre", snapshot, climbs.state)
     floor = 8 * float(jnp.finfo(data.points.dtype).eps)
-    rounds = -(-moves // ATTEMPTS)
+    rounds = -(-moves // length)
 
     def all_restarts(_, advance):
         state, bounds, seen, accepted = climbs, [], [(0, climbs.state)], 0
@@ -284,7 +275,7 @@ def _climbed(
         def upwards(state: Climb, until: float, budget: int) -> Climb:
             begun = len(bounds)
             for _ in range(0, budget, length):
-                state, values = climb(state, data)
+                state, (values, _) = climb(keys, state, data, climbing)
                 bounds.append(np.asarray(values))
                 seen.append((sum(b.shape[1] for b in bounds), state.state))
                 advance(length, f"best bound {bounds[-1][:, -1].max():.2f}")
@@ -296,8 +287,8 @@ def _climbed(
         for i in range(rounds):
             if expired():
                 break
-            keys = random.split(random.fold_in(key_moves, i), (restarts, ATTEMPTS))
-            state, (values, taken) = trying(keys, state, data)
+            of_round = random.split(random.fold_in(key_moves, i), (restarts, length))
+            state, (values, taken) = climb(of_round, state, data, moving)
             bounds.append(np.asarray(values))
             accepted += int(np.asarray(taken).sum())
             seen.append((sum(b.shape[1] for b in bounds), state.state))
@@ -309,7 +300,7 @@ def _climbed(
     history = [centred(state) for _, state in shown]
     history = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *history)
     path = _Path(last.state, -np.concatenate(bounds, axis=1), history, np.array([i for i, _ in shown]), accepted)
-    return path, seconds + more + most + least, run_seconds
+    return path, seconds + more + least, run_seconds
 
 
 def _settled(bounds: Float[np.ndarray, "R steps"], tolerance: float, patience: int) -> bool:

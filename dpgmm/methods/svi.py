@@ -37,7 +37,9 @@ CHUNK = 500
 FRESH = 1_000
 """Draws of the guide, at least, from which the evidence lower bound of a restart is taken."""
 PATIENCE = 3
-"""Looks in a row without progress before a restart stops."""
+"""Looks in a row without progress before the learning rate falls, or a restart stops."""
+DECAY = 4.0
+"""Factor by which the learning rate falls: a rate far above the posterior's standard deviations goes past all of them."""
 
 
 def run(
@@ -46,6 +48,7 @@ def run(
     *,
     guide: str = "lowrank",
     restarts: int = 4,
+    candidates: int = 16,
     max_steps: int = 20_000,
     learning_rate: float = 0.02,
     particles: int = 1,
@@ -58,25 +61,27 @@ def run(
     Options:
         `guide`: normal, independent coordinates; lowrank or multivariate, correlated ones.
         `restarts`: dispersed starts, of which the best is the answer.
+        `candidates`: dispersed points for each restart, which begins at the one of the highest density.
         `max_steps`: of Adam, at most; a restart stops before if it is settled.
-        `learning_rate`: of Adam.
+        `learning_rate`: of Adam to begin with.
         `particles`: draws of the guide from which a step takes its gradient.
         `draws_per_restart`: draws of each fitted guide.
         `init_scale`: standard deviation of the guide's coordinates to begin with.
 
-    A restart stops once the mean loss of the last `CHUNK` steps has not fallen below the best so far by two standard
-    errors, `PATIENCE` times in a row. `optimisation` holds the negative ELBO (nats, noisy, NaN after the stop) and the
+    Once the mean loss of the last `CHUNK` steps has not fallen below the best so far by two standard errors, `PATIENCE`
+    times in a row, the learning rate falls by `DECAY`; once that has not helped, by as much, a restart stops.
+    `optimisation` holds the negative ELBO (nats, noisy, NaN after the stop) and the
     components at the guide's median along the way. `sample_stats/log_weight` (chain, draw) is each draw's log importance
     weight, nats; attribute `elbo` their mean, one a restart, over `FRESH` draws or more. Deterministic given `key`. Raises
     `InputError` for an unknown guide or options out of range.
     """
     if guide not in GUIDES:
         raise InputError(f"svi: no guide {guide!r}; there are {', '.join(GUIDES)}")
-    sizes = {"restarts": restarts, "max_steps": max_steps, "particles": particles}
+    sizes = {"restarts": restarts, "candidates": candidates, "max_steps": max_steps, "particles": particles}
     at_least("svi", 1, **sizes, draws_per_restart=draws_per_restart)
     above(0, learning_rate=learning_rate, init_scale=init_scale)
     key_start, key_run, key_draw = random.split(key, 3)
-    starts, data = dispersed(posterior, key_start, restarts), posterior.arrays()
+    starts, data = _starts(posterior, key_start, restarts, candidates), posterior.arrays()
     unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], starts))[1]
     flat = jax.vmap(lambda u: ravel_pytree(u)[0])(starts)
     log_density = lambda u, data: posterior.on(data).log_density(unravel(u))
@@ -85,20 +90,23 @@ def run(
     keys = random.split(key_run, restarts)
     states = [SVIState(svi.optim.init(params | {"auto_loc": u}), None, k) for u, k in zip(flat, keys, strict=True)]
 
-    def chunk(state, data):
+    def chunk(state, data, rate):
+        state = _at_rate(state, rate)
         state, losses = jax.lax.scan(lambda s, _: svi.update(s, data), state, length=CHUNK)
         return state, losses, svi.get_params(state)
 
-    compiled, compile_seconds = posterior.compile((*static, CHUNK), chunk, states[0], data)
+    compiled, compile_seconds = posterior.compile((*static, CHUNK), chunk, states[0], data, learning_rate)
 
     def restart(index, advance):
-        state, losses = states[index], []
+        state, losses, falls, since = states[index], [], 0, 0
         path, params = [flat[index]], {}
         for done in range(0, max_steps, CHUNK):
-            state, values, params = compiled(state, data)
+            state, values, params = compiled(state, data, learning_rate * DECAY**-falls)
             losses.append(np.asarray(values))
             path.append(params["auto_loc"])
-            last = _settled(losses) or expired()
+            settled = _settled(losses[since:])
+            last = (settled and not _fallen(losses, since)) or expired()
+            falls, since = (falls + 1, len(losses)) if settled else (falls, since)
             advance(max_steps - done if last else CHUNK, f"restart {index + 1}, ELBO {-losses[-1].mean():.1f}")
             if last:
                 break
@@ -122,6 +130,17 @@ def run(
     return tree
 
 
+def _starts(posterior: Posterior, key: Array, restarts: int, candidates: int) -> Parameters:
+    """The best of so many dispersed points for each restart: Adam leaves few of the optima that it comes into."""
+    every = dispersed(posterior, key, restarts * candidates)
+    log_densities = lambda every, data: jax.lax.map(posterior.on(data).log_density, every)
+    arguments = every, posterior.arrays()
+    density = posterior.compile(("svi, starts", restarts, candidates), log_densities, *arguments)[0](*arguments)
+    density = jnp.where(jnp.isnan(density), -jnp.inf, density).reshape(restarts, candidates)
+    best = jnp.argmax(density, axis=1) + candidates * jnp.arange(restarts)
+    return jax.tree.map(lambda leaf: leaf[best], every)
+
+
 def _set_up(
     log_density: Callable[[Float[Array, " P"], Arrays], Float[Array, ""]],
     start: Float[Array, " P"],
@@ -138,7 +157,7 @@ def _set_up(
         numpyro.factor("log_density", density(u, data))
 
     family = GUIDES[guide](program, init_scale=init_scale)
-    svi = SVI(program, family, optax.adam(learning_rate), Trace_ELBO(num_particles=particles))
+    svi = SVI(program, family, optax.inject_hyperparams(optax.adam)(learning_rate), Trace_ELBO(num_particles=particles))
     # The set-up wants the shape of things alone: any density does, and this one costs nothing op by op.
     anything = lambda u, data: jnp.zeros(())
     state = svi.init(random.PRNGKey(0), data, anything, init_params={"auto_loc": start})
@@ -164,14 +183,34 @@ def _weighted_draws(
     return u, jax.lax.map(lambda u: log_density(u, data) - q.log_prob(u), u)
 
 
+def _at_rate(state: SVIState, rate: Float[Array, ""]) -> SVIState:
+    """The state with another learning rate."""
+    step, (params, memory) = state.optim_state
+    memory = memory._replace(hyperparams=memory.hyperparams | {"learning_rate": rate})
+    return state._replace(optim_state=(step, (params, memory)))
+
+
 def _settled(losses: list[Float[np.ndarray, " steps"]]) -> bool:
     """Whether the last `PATIENCE` chunks all failed to fall below the best earlier mean by two standard errors."""
     if len(losses) <= PATIENCE:
         return False
-    means = np.array([chunk.mean() for chunk in losses])
-    errors = np.array([chunk.std() / math.sqrt(CHUNK) for chunk in losses])
+    means, errors = _means(losses)
     best = np.minimum.accumulate(means)[-PATIENCE - 1]
     return bool((means[-PATIENCE:] > best - 2 * errors[-PATIENCE:]).all())
+
+
+def _fallen(losses: list[Float[np.ndarray, " steps"]], since: int) -> bool:
+    """Whether the best mean of the chunks from `since` on lies two standard errors below that of those before."""
+    means, errors = _means(losses)
+    last = since + np.argmin(means[since:])
+    return since == 0 or bool(means[last] < means[:since].min() - 2 * errors[last])
+
+
+def _means(
+    losses: list[Float[np.ndarray, " steps"]],
+) -> tuple[Float[np.ndarray, " chunks"], Float[np.ndarray, " chunks"]]:
+    """Mean of every chunk, and its standard error, as if steps were independent."""
+    return np.mean(losses, axis=1), np.std(losses, axis=1) / math.sqrt(CHUNK)
 
 
 def _paths(
