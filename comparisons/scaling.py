@@ -7,15 +7,19 @@ in one dimension the compression of all points, made of numbers on disk as the c
 process of its own, one after the other, whose peak memory, Python and JAX included, is read from the operating system;
 compilation apart, the median over rounds. Slopes are of logarithms, from the middle of a row to its end. Beside them what
 the machine was measured to do at most in the same run: exponentials, matrix products and sums of what lies in memory.
+Then the same gradient on more and more cores, of as many points (strong scaling) and of as many a core (weak scaling), with
+XLA's own threads and with a device for each core.
 Writes ``scaling.html`` and ``scaling.json``.
 """
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -25,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from dpgmm import Dataset, load_model
+from dpgmm import Dataset, devices, load_model
 from dpgmm.data import read
 from dpgmm.data.compression import compress, default_bin_width
 from dpgmm.densities import mixture
@@ -40,36 +44,54 @@ BLOCK = 10_000_000
 
 
 class Case(NamedTuple):
-    """A `work` on `size` points of dimension `dim` with `num_components`."""
+    """A `work` on `size` points of dimension `dim` with `num_components`, on so many `cores`; 0: all."""
 
     work: str
     size: int
     dim: int
     num_components: int
+    cores: int = 0
 
 
 class Row(NamedTuple):
-    """Cases in which one of the sizes, `varied`, grows."""
+    """Cases in which one of the sizes, `varied`, grows; `label` tells it from another row of the same work."""
 
     varied: str
     cases: tuple[Case, ...]
+    label: str
 
 
 def rows_of(base: Case, **values: tuple[int, ...]) -> list[Row]:
     """A row for each name: `base` with that size in place of its own."""
-    return [Row(name, tuple(base._replace(**{name: value}) for value in row)) for name, row in values.items()]
+    return [Row(name, tuple(base._replace(**{name: n}) for n in row), base.work) for name, row in values.items()]
 
 
+def on_cores(size: int, most: int) -> list[Row]:
+    """Gradients on 1, 2, 4, ... and all cores: of `size` points, and of as many a core. None where there is no telling."""
+    counts = sorted({2**i for i in range(most.bit_length())} | {most}) if most else []
+    rows = []
+    for work in ("gradient", DEVICES) if counts else ():
+        cases = tuple(Case(work, size, 2, 20, count) for count in counts)
+        rows.append(Row("cores", cases, f"{work}, strong"))
+        rows.append(Row("cores", tuple(c._replace(size=size * c.cores) for c in cases), f"{work}, weak"))
+    return rows
+
+
+DEVICES = "gradient, a device a core"
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+"""Cores that this process may use; 0 where no process can be kept to some of them."""
 POINTS = 1_000, 10_000, 100_000, 1_000_000, 10_000_000
 SIZES: dict[str, tuple[int, ...]] = {"size": POINTS, "num_components": (5, 20, 50, 200), "dim": (1, 2, 5, 10, 20, 50)}
 FULL = [
     *rows_of(Case("gradient", 100_000, 2, 20), **SIZES),
     *rows_of(Case("pass", 100_000, 2, 20), **SIZES),
     *rows_of(Case("compression", 1_000, 1, 0), size=(*POINTS[1:], 100_000_000)),
+    *on_cores(1_000_000, CORES),
 ]
 QUICK = [
     *rows_of(Case("gradient", 1_000, 2, 5), size=(1_000, 8_000)),
     *rows_of(Case("compression", 1_000, 1, 0), size=(1_000, 8_000)),
+    *on_cores(20_000, min(CORES, 2)),
 ]
 SECONDS = 2.0
 """Rounds are made for so long, and `ROUNDS` at least, `MOST` at most."""
@@ -86,12 +108,10 @@ def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
             for case in row.cases:
                 next_fit(" ".join(map(str, case)))
                 measured[case] = measured.get(case) or _in_a_child(case, folder)
-            found.append(
-                {"work": row.cases[0].work, "varied": row.varied, "cases": [_of(c, measured[c]) for c in row.cases]}
-            )
-            found[-1]["slope"] = slope(
-                [c[row.varied] for c in found[-1]["cases"]], [c["seconds"] for c in found[-1]["cases"]]
-            )
+            cases = [_of(c, measured[c]) for c in row.cases]
+            found.append({"work": row.label, "varied": row.varied, "cases": cases})
+            sizes = [case[row.varied] for case in cases]
+            found[-1]["slope"] = slope(sizes, [c["seconds"] for c in cases]) if row.varied != "cores" else None
     numbers = {"machine": study.machine(), "limits": limits, "rows": found}
     table = [_cells(case, limits) for row in found for case in row["cases"]]
     sections = [Section("Every case", table, [_words(limits)], [_picture(found, limits)])]
@@ -104,12 +124,24 @@ def conclusions(found: list[dict[str, Any]]) -> list[str]:
     names = {"size": "points", "num_components": "components", "dim": "dimensions"}
     sentences = []
     for row in found:
-        last = row["cases"][-1]
+        first, last = row["cases"][0], row["cases"][-1]
+        if row["varied"] == "cores":
+            sentences.append(
+                f"{row['work']}: {last['size']:,} points on {last['cores']} cores take {last['seconds']:.3g} s,"
+                f" {first['size']:,} on one {first['seconds']:.3g}: {speed_up(row):.2f} times the points a second."
+            )
+            continue
         sentences.append(
             f"{row['work']}: seconds grow with the {row['slope']:.2f}th power of the number of {names[row['varied']]};"
             f" {last[row['varied']]:,} take {last['seconds']:.3g} s, peak memory {last['peak_bytes'] / GIGABYTE:.2g} GB."
         )
     return sentences
+
+
+def speed_up(row: dict[str, Any]) -> float:
+    """Points a second in the last case over those in the first."""
+    first, last = row["cases"][0], row["cases"][-1]
+    return last["size"] / last["seconds"] / (first["size"] / first["seconds"])
 
 
 def slope(sizes: list[int], seconds: list[float]) -> float:
@@ -136,9 +168,11 @@ def machine_limits() -> dict[str, float]:
 def least_seconds(case: dict[str, Any], limits: dict[str, float]) -> float | None:
     """What the exponentials or the products of a pass alone would take, whichever is more; None for a compression.
 
+    None on some of the cores, too: the limits are those of all.
+
     N K exponentials; two products of the F = 1 + D + D (D + 1) / 2 features with K components, there and back.
     """
-    if case["work"] == "compression":
+    if case["work"] == "compression" or case["cores"]:
         return None
     pairs, features = case["size"] * case["num_components"], 1 + case["dim"] * (case["dim"] + 3) // 2
     products = 0.0 if case["dim"] == 1 else 4 * pairs * features / limits["product"]
@@ -176,7 +210,8 @@ def seconds_of(case: Case, folder: str) -> list[float]:
         return _rounds(lambda: step(state, arrays))
     components = posterior.mixture(posterior.initial(random.PRNGKey(0)))
     both = jax.jit(jax.value_and_grad(lambda c, x, omega: mixture.log_likelihood(c[0], c[1], c[2], x, omega)))
-    return _rounds(lambda: both(components, *arrays))
+    with devices(case.cores) if case.work == DEVICES else contextlib.nullcontext():
+        return _rounds(lambda: both(components, *arrays))
 
 
 def _compressed(path: Path) -> Any:
@@ -211,8 +246,24 @@ def child(case: Case, folder: str) -> dict[str, Any]:
 
 def _in_a_child(case: Case, folder: str) -> dict[str, Any]:
     command = [sys.executable, str(Path(__file__).resolve()), folder, *map(str, case)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    there = {"JAX_NUM_CPU_DEVICES": str(case.cores)} if case.work == DEVICES else {}
+    with _kept_to(case.cores):
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | there)
     return json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def _kept_to(cores: int) -> Iterator[None]:
+    """Within this, processes that are started have the first so many cores; 0: all. JAX asks as it is imported."""
+    if not cores:
+        yield
+        return
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(every)[:cores])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, every)
 
 
 def _of(case: Case, measured: dict[str, Any]) -> dict[str, Any]:
@@ -226,6 +277,7 @@ def _cells(case: dict[str, Any], limits: dict[str, float]) -> dict[str, Any]:
         "N": f"{case['size']:,}",
         "D": case["dim"],
         "K": case["num_components"] or "",
+        "cores": case["cores"] or "all",
         "seconds": case["seconds"],
         "bound": "" if least is None else f"{least / case['seconds']:.0%}",
         "peak GB": case["peak_bytes"] / GIGABYTE,
@@ -233,12 +285,16 @@ def _cells(case: dict[str, Any], limits: dict[str, float]) -> dict[str, Any]:
 
 
 def _picture(found: list[dict[str, Any]], limits: dict[str, float]) -> Picture:
-    """Seconds against what is varied, a panel each; dashed: the bound."""
+    """Seconds against what is varied, a panel each; dashed: the bound; on more cores, points a second over those on one."""
     varied = list(dict.fromkeys(row["varied"] for row in found))
     canvas, [axes] = plots.figure(columns=len(varied), height=3.4)
-    works = list(dict.fromkeys(row["work"] for row in found))
+    works = list(dict.fromkeys(row["work"] for row in found if row["varied"] != "cores"))
     for axis, name in zip(axes, varied, strict=True):
-        for row in [row for row in found if row["varied"] == name]:
+        rows = [row for row in found if row["varied"] == name]
+        if name == "cores":
+            _cores(axis, rows)
+            continue
+        for row in rows:
             x, colour = [case[name] for case in row["cases"]], f"C{works.index(row['work'])}"
             axis.plot(x, [case["seconds"] for case in row["cases"]], "o-", color=colour, label=row["work"])
             least = [least_seconds(case, limits) for case in row["cases"]]
@@ -248,8 +304,21 @@ def _picture(found: list[dict[str, Any]], limits: dict[str, float]) -> Picture:
     axes[0].set(ylabel="seconds")
     axes[0].legend(frameon=False)
     return Picture(
-        canvas, "Seconds of one round, log axes. Dashed: what the machine's exponentials or products alone would take."
+        canvas,
+        "Seconds of one round, log axes. Dashed: what the machine's exponentials or products alone would take. On cores:"
+        " points a second over those on one core, of as many points (strong) and of as many a core (weak); dashed: as many"
+        " times as there are cores.",
     )
+
+
+def _cores(axis: Any, rows: list[dict[str, Any]]) -> None:
+    counts = [case["cores"] for case in rows[0]["cases"]]
+    for i, row in enumerate(rows):
+        shares = [speed_up({"cases": [row["cases"][0], case]}) for case in row["cases"]]
+        axis.plot(counts, shares, ["o-", "s:"][i % 2], color=f"C{3 + i // 2}", label=row["work"])
+    axis.plot(counts, counts, "--", color="0.6", lw=1)
+    axis.set(xlabel="cores", ylabel="points a second over those on one", xticks=counts)
+    axis.legend(frameon=False, fontsize="small")
 
 
 if __name__ == "__main__":

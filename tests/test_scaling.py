@@ -12,7 +12,7 @@ LIMITS = {"exponentials": 1e9, "product": 5e10, "bytes": 1e10}
 
 
 def case(work="gradient", size=1000, dim=1, num_components=10):
-    return {"work": work, "size": size, "dim": dim, "num_components": num_components}
+    return {"work": work, "size": size, "dim": dim, "num_components": num_components, "cores": 0}
 
 
 def test_a_slope_is_the_power_of_the_largest_sizes():
@@ -32,7 +32,20 @@ def test_the_bound_is_exponentials_in_one_dimension_and_products_in_many():
 def test_a_row_varies_one_size():
     base = scaling.Case("pass", 100, 2, 5)
     [row] = scaling.rows_of(base, dim=(1, 3))
-    assert row == scaling.Row("dim", (base._replace(dim=1), base._replace(dim=3)))
+    assert row == scaling.Row("dim", (base._replace(dim=1), base._replace(dim=3)), "pass")
+
+
+def test_as_many_points_on_more_cores_and_as_many_a_core():
+    strong, weak, *others = scaling.on_cores(100, 6)
+    assert [(c.size, c.cores) for c in strong.cases] == [(100, 1), (100, 2), (100, 4), (100, 6)]
+    assert [(c.size, c.cores) for c in weak.cases] == [(100, 1), (200, 2), (400, 4), (600, 6)]
+    assert [row.label for row in others] == [f"{scaling.DEVICES}, strong", f"{scaling.DEVICES}, weak"]
+    assert scaling.on_cores(100, 0) == []
+
+
+def test_the_speed_up_is_of_points_a_second():
+    row = {"cases": [case(size=100) | {"seconds": 1.0}, case(size=400) | {"seconds": 2.0}]}
+    assert scaling.speed_up(row) == pytest.approx(2)
 
 
 def test_numbers_on_disk_are_those_of_four_gaussians_whatever_the_block(tmp_path, monkeypatch):
