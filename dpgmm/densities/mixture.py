@@ -33,10 +33,16 @@ class Whitened(NamedTuple):
 
 
 class Form(NamedTuple):
-    """A way to the joint density of all pairs, ``(K, N)``: ``joint(prepare(components), points)``."""
+    """A way to the joint density of all pairs, ``(K, N)``: ``joint(prepare(components), features(points))``.
+
+    ``back(prepared, features, likelihoods, shares)`` is the derivative along `prepared` where that of the joint density is
+    ``likelihoods * shares``, ``(K, N)`` times ``(N,)``.
+    """
 
     prepare: Callable[[Whitened], Any]
-    joint: Callable[[Any, Float[Array, "N D"]], Float[Array, "K N"]]
+    features: Callable[[Float[Array, "N D"]], Array]
+    joint: Callable[[Any, Array], Float[Array, "K N"]]
+    back: Callable[[Any, Array, Float[Array, "K N"], Float[Array, " N"]], Any]
 
 
 def log_likelihood(
@@ -88,8 +94,8 @@ def occupancy(
     uniforms = random.uniform(key, chunks[1].shape, means.dtype)
     size = log_weights.shape[-1]
 
-    def some(joint, prepared, points, omega, uniforms):
-        log_density, r = passes.normalised(joint(prepared, points))
+    def some(form, prepared, points, omega, uniforms):
+        log_density, r = passes.normalised(form.joint(prepared, form.features(points)))
         carries = omega > 0
         # A product of zero weight and minus infinity would be no number.
         empty = jnp.where(carries, jnp.log1p(-jnp.minimum(r, 1.0)), 0.0)
@@ -97,7 +103,7 @@ def occupancy(
         return Occupancy(omega @ log_density, r @ omega, empty @ jnp.where(carries, omega, 1.0), drawn)
 
     def every(form):
-        return passes.accumulate(partial(some, form.joint), form.prepare(components), (*chunks, uniforms))
+        return passes.accumulate(partial(some, form), form.prepare(components), (*chunks, uniforms))
 
     return _either(every, components)
 
@@ -120,7 +126,7 @@ def log_joint_density(
 ) -> Float[Array, "N K"]:
     """``log w_k + log N(x_n | mu_k, L_k L_k^T)``: its softmax over k is the responsibilities. Returns ``(N, K)``."""
     components = _whitened(log_weights, means, scale_trils)
-    return _either(lambda form: form.joint(form.prepare(components), points), components).T
+    return _either(lambda form: form.joint(form.prepare(components), form.features(points)), components).T
 
 
 def of_draws(density: Callable[..., Array], components: Any, points: Float[Array, "N D"]) -> Array:
@@ -155,13 +161,14 @@ def _either(run: Callable[[Form], Any], components: Whitened) -> Any:
     # The mixture's mean. Any place among the points will do: nothing depends on it but rounding.
     weights = jax.nn.softmax(components.offsets - gaussian.log_determinant(components.whiteners, components.means))
     centre = jax.lax.stop_gradient(weights @ components.means)
-    shape = _blocks(components)
     expanded = Form(
-        partial(_coefficients, centre), lambda by, points: by @ quadratic.features((points - centre).T, shape)
+        partial(_coefficients, centre),
+        lambda points: quadratic.features((points - centre).T, _blocks(components)),
+        lambda by, features: by @ features,
+        lambda by, features, likelihood, shares: likelihood @ (shares * features).T,
     )
-    return jax.lax.cond(
-        _expands(components, centre), lambda: run(expanded), lambda: run(Form(lambda c: c, _by_residuals))
-    )
+    residuals = Form(lambda c: c, lambda points: points, _by_residuals, _back_by_residuals)
+    return jax.lax.cond(_expands(components, centre), lambda: run(expanded), lambda: run(residuals))
 
 
 def _expands(components: Whitened, centre: Float[Array, " D"]) -> Bool[Array, ""]:
@@ -174,6 +181,12 @@ def _by_residuals(components: Whitened, points: Float[Array, "N D"]) -> Float[Ar
     """``c_k - |P_k (x_n - mu_k)|^2 / 2``."""
     images = gaussian.colour(components.whiteners, components.means, points[:, None, :] - components.means)
     return (components.offsets - 0.5 * jnp.sum(images**2, axis=-1)).T
+
+
+def _back_by_residuals(
+    components: Whitened, points: Float[Array, "N D"], likelihood: Float[Array, "K N"], shares: Float[Array, " N"]
+) -> Whitened:
+    return jax.vjp(lambda c: _by_residuals(c, points), components)[1](likelihood * shares)[0]
 
 
 def _blocks(components: Whitened) -> quadratic.Shape:
@@ -192,7 +205,7 @@ def _coefficients(centre: Float[Array, " D"], components: Whitened) -> Float[Arr
 
 
 def _value(components: Whitened, chunks: tuple, form: Form) -> Float[Array, ""]:
-    some = lambda prepared, points, omega: omega @ passes.normalised(form.joint(prepared, points))[0]
+    some = lambda prepared, points, omega: passes.summed(form.joint(prepared, form.features(points)), omega)[0]
     return passes.accumulate(some, form.prepare(components), chunks)
 
 
@@ -200,9 +213,9 @@ def _value_and_gradient(components: Whitened, chunks: tuple, form: Form) -> tupl
     prepared, pull = jax.vjp(form.prepare, components)
 
     def some(prepared, points, omega):
-        joint, pull_joint = jax.vjp(lambda p: form.joint(p, points), prepared)
-        log_density, responsibilities = passes.normalised(joint)
-        return omega @ log_density, pull_joint(omega * responsibilities)[0]
+        features = form.features(points)
+        log_density, *responsibilities = passes.summed(form.joint(prepared, features), omega)
+        return log_density, form.back(prepared, features, *responsibilities)
 
     value, gradient = passes.accumulate(some, prepared, chunks)
     return value, pull(gradient)[0]

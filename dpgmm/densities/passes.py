@@ -82,6 +82,18 @@ def normalised(joint: Float[Array, "K N"]) -> tuple[Float[Array, " N"], Float[Ar
     return jnp.log(total) + peak, likelihood / total
 
 
+def summed(
+    joint: Float[Array, "K N"], omega: Float[Array, " N"]
+) -> tuple[Float[Array, ""], Float[Array, "K N"], Float[Array, " N"]]:
+    """``sum_n omega_n log sum_k exp joint_kn``; likelihoods ``(K, N)`` and shares ``(N,)``, whose product is ``omega r``.
+
+    For sums over points, which take the shares into the fewer numbers of the points and leave the pairs as they are.
+    """
+    likelihood, peak = relative(joint)
+    total = jnp.ones_like(joint[:, 0]) @ likelihood  # A product is twice as fast as a sum over the first axis.
+    return omega @ (jnp.log(total) + peak), likelihood, omega / total
+
+
 def drawn(r: Float[Array, "K N"], uniforms: Float[Array, " N"]) -> Int[Array, " N"]:
     """A component for every point, ``(N,)``, with probabilities proportional to r: where the cumulative sum passes u."""
     goal = uniforms * jnp.sum(r, axis=0)
