@@ -87,8 +87,8 @@ def outcome(path, **options):
 def agree(path, **options):
     """What is read in pieces of several sizes is what is read whole."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_source, "STREAMED", 2**40)
-        patch.setattr(_source, "MAPPED", 2**40)
+        for module, name in SMALL:
+            patch.setattr(module, name, 2**20)
         whole = outcome(path, **options)
     with pytest.MonkeyPatch.context() as patch:
         for size in (7, 61, 2**20):
@@ -178,6 +178,7 @@ def test_ten_thousand_inputs_are_read_alike(tmp_path_factory, content, options):
         ("id,x\n" + "".join(f"{i * 7 % 20},1\n" for i in range(20)), {}),
         ("id,x\n" + "".join(f"{i * 7 % 20},1\n" for i in range(21)), {}),
         ("id,x\n" + "".join(f"{i},1\n" for i in range(20)) + "20.5,1\n", {}),
+        ("id,x\n" + "".join(f"{i % 3},1\n" for i in range(21)), {}),
         ("".join(f"{i},1.5\n" for i in range(20)), {}),
         ("".join(f"{i},1.5\n" for i in range(1, 20)) + "21,1\n", {}),
         ("1,5\n" * 9, {}),
