@@ -2,18 +2,22 @@
 
 import io
 import zipfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from ._source import NPY, ZIP, Source
+from ._source import NPY, PARQUET, ZIP, Source
 from ._table import Table, by_row, column
 
-PARQUET, ARROW, FEATHER = b"PAR1", b"ARROW1", b"FEA1"
+ARROW, FEATHER = b"ARROW1", b"FEA1"
 HEADER = 2**17
 """Bytes in which the header of an array lies."""
+BATCH = 2**18
+"""Rows of a Parquet file that are read at a time."""
 
 
 def read_array(source: Source, name: str | None = None) -> Table | None:
@@ -38,7 +42,7 @@ def of_array(values: np.ndarray, where: str) -> Table:
     if values.dtype.names:
         names = list(values.dtype.names)
         return Table(
-            where, names, [of_array(values[name], where).columns[0] for name in names], named=True, place=by_row(where)
+            where, names, [of_array(values[name], where).columns[0] for name in names], named=True, places=by_row(where)
         )
     if values.dtype.kind not in "biuf":
         raise InputError(f"{where}: not an array of numbers (it holds {values.dtype}); save one with numpy.save")
@@ -48,7 +52,7 @@ def of_array(values: np.ndarray, where: str) -> Table:
     masked = isinstance(values, np.ma.MaskedArray)
     filled = np.ma.filled(values.astype(np.float64), np.nan) if masked else np.asarray(values, np.float64)
     names = [str(j) for j in range(filled.shape[1])]
-    return Table(where, names, list(filled.T), named=False, place=by_row(where))
+    return Table(where, names, list(filled.T), named=False, places=by_row(where), rows=filled)
 
 
 def of_frame(frame: pd.DataFrame, where: str) -> Table:
@@ -56,7 +60,7 @@ def of_frame(frame: pd.DataFrame, where: str) -> Table:
     if 0 in frame.shape:
         raise InputError(f"{where}: a table of shape {frame.shape}; give at least one row and one column")
     columns = [column(frame.iloc[:, j]) for j in range(frame.shape[1])]
-    return Table(where, [str(name) for name in frame.columns], columns, named=True, place=by_row(where))
+    return Table(where, [str(name) for name in frame.columns], columns, named=True, places=by_row(where))
 
 
 def frame_of(values: Any) -> pd.DataFrame | None:
@@ -111,22 +115,47 @@ def _npz(where: str, content: bytes, name: str | None) -> np.ndarray:
     return _npy(f"{where}:{name}", held)
 
 
+def parquet_pieces(source: Source) -> tuple[list[str], Callable[[], Generator[pd.DataFrame]]]:
+    """Names of the columns of an open Parquet file, and its rows, `BATCH` of them at a time."""
+    assert source.file is not None
+    with _told(source.where) as arrow:
+        # What is read ahead would stay.
+        parquet = arrow.parquet.ParquetFile(source.file, pre_buffer=False, buffer_size=2**20)
+        shape, names = (parquet.metadata.num_rows, len(parquet.schema_arrow.names)), parquet.schema_arrow.names
+    if 0 in shape:
+        raise InputError(f"{source.where}: a table of shape {shape}; give at least one row and one column")
+
+    def pieces() -> Generator[pd.DataFrame]:
+        with _told(source.where):
+            for batch in parquet.iter_batches(BATCH):
+                yield batch.to_pandas(ignore_metadata=True)
+
+    return [str(name) for name in names], pieces
+
+
 def _columnar(source: Source) -> Table:
+    with _told(source.where) as arrow:
+        reader = arrow.BufferReader(source.content)
+        if source.content.startswith(PARQUET):
+            table = arrow.parquet.ParquetFile(reader).read()
+        else:
+            table = arrow.feather.read_table(reader)
+        frame = table.to_pandas(ignore_metadata=True)
+    return of_frame(frame, source.where)
+
+
+@contextmanager
+def _told(where: str) -> Iterator[Any]:
+    """pyarrow, whose errors are told in a line."""
     try:
         import pyarrow.feather
         import pyarrow.parquet
     except ImportError as error:
-        raise InputError(
-            f"{source.where}: Parquet and Feather need pyarrow: pip install dpgmm-suite[parquet]"
-        ) from error
+        raise InputError(f"{where}: Parquet and Feather need pyarrow: pip install dpgmm-suite[parquet]") from error
     try:
-        reader = pyarrow.BufferReader(source.content)
-        if source.content.startswith(PARQUET):
-            table = pyarrow.parquet.ParquetFile(reader).read()
-        else:
-            table = pyarrow.feather.read_table(reader)
-        frame = table.to_pandas(ignore_metadata=True)
+        yield pyarrow
+    except InputError:
+        raise
     except Exception as error:  # Arrow's errors are of many kinds.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{source.where}: not a Parquet or Feather file that can be read ({reason})") from error
-    return of_frame(frame, source.where)
+        raise InputError(f"{where}: not a Parquet or Feather file that can be read ({reason})") from error

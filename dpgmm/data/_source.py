@@ -1,24 +1,37 @@
 """The bytes of a data set, whatever they are wrapped in: a file, standard input, gz, bz2, xz or zip."""
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
 import mmap
 import sys
+import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import InputError
+from ._scratch import close, no_room
 
 STDIN = "-"
-UNPACK = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ\x00": lzma.decompress}
-ZIP = b"PK\x03\x04"
-NPY = b"\x93NUMPY"
+UNPACK: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+ZIP, NPY, PARQUET = b"PK\x03\x04", b"\x93NUMPY", b"PAR1"
+WHOLE = (ZIP, NPY, b"ARROW1", b"FEA1", b"\x89HDF", b"CDF\x01", b"CDF\x02")
+"""How files begin that are not read in pieces."""
 MAPPED = 2**26
 """Bytes from which on a .npy file is mapped: whoever writes over a mapped file takes the numbers from under us."""
+STREAMED = 2**28
+"""Bytes from which on a text is read in pieces; Parquet, which is packed, from `MAPPED` on."""
+START = 2**14
+"""Bytes that tell what a file is."""
+PIECE = 2**24
+"""Bytes that are unpacked at a time."""
 WRAPPINGS = (".gz", ".bz2", ".xz", ".zip")
 MOST = 64 * 2**30
 """Bytes that a member of a zip archive may claim, at most."""
@@ -27,39 +40,124 @@ MOST = 64 * 2**30
 class Source(NamedTuple):
     """`where` it is, as a message calls it; `name`, the file's without its endings; and its bytes, unpacked.
 
-    `mapped`: in place of the bytes, the file in memory as far as it is looked at, of a .npy file.
+    `mapped`: in place of the bytes, the file in memory as far as it is looked at, of a .npy file. `file`: in place of them,
+    an open file, unpacked, of a large text or Parquet file; `content` is how it begins.
     """
 
     where: str
     name: str
     content: bytes
     mapped: memoryview | None = None
+    file: BinaryIO | None = None
 
 
 def source(path: str | Path) -> Source:
-    """What is at a path; ``-`` is standard input. By their first bytes, not their ending, archives are unpacked.
+    """What is at a path, in memory; ``-`` is standard input. By their first bytes, not their ending, archives are unpacked.
 
     Raises `InputError` where there is no file, where it cannot be read or unpacked, or is empty.
     """
+    return _source(path, None)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Source]:
+    """`source`, but for text and Parquet of `STREAMED` bytes or more an open file; what is packed is unpacked on disk."""
+    held = _source(path, STREAMED)
+    try:
+        yield held
+    finally:
+        if held.file is not None:
+            held.file.close()
+
+
+def _source(path: str | Path, most: int | None) -> Source:
+    """What is at a path; of `most` bytes or more an open file."""
     where = "standard input" if str(path) == STDIN else str(path)
+    name = "stdin" if str(path) == STDIN else _stem(Path(path))
     try:
         if str(path) != STDIN and (mapped := _mapped(_file(Path(path)))) is not None:
-            return Source(where, _stem(Path(path)), bytes(mapped[: len(NPY)]), mapped)
-        content = sys.stdin.buffer.read() if str(path) == STDIN else Path(path).read_bytes()
+            return Source(where, name, bytes(mapped[: len(NPY)]), mapped)
+        content = _taken(where, sys.stdin.buffer, most) if str(path) == STDIN else _content(where, Path(path), most)
     except OSError as error:
         raise InputError(f"{where}: cannot be read: {error.strerror}; check the file's permissions") from error
-    for start, unpack in UNPACK.items():
-        if content.startswith(start):
+    for mark, unpack in UNPACK.items():
+        if _start(content).startswith(mark):
             try:
-                content = unpack(content)
+                with _as_file(content) as packed, unpack(packed) as reader:
+                    content = _taken(where, reader, most)
+            except InputError:
+                raise
             except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
                 raise InputError(f"{where}: cannot be unpacked ({error}); it is cut off or damaged") from error
             break
-    if content.startswith(ZIP):
-        content = _member(where, content)
+    if _start(content).startswith(ZIP):
+        content = _member(where, content, most)
+    if not isinstance(content, bytes) and not (start := _start(content)).startswith(WHOLE):
+        return Source(where, name, start, file=content)
+    if not isinstance(content, bytes):
+        with content:
+            content = content.read()
     if not content:
         raise InputError(f"{where}: empty; give at least one line of numbers")
-    return Source(where, "stdin" if str(path) == STDIN else _stem(Path(path)), content)
+    return Source(where, name, content)
+
+
+def _content(where: str, path: Path, most: int | None) -> bytes | BinaryIO:
+    """The bytes of a file, or the file; what a pipe holds is laid down."""
+    with contextlib.ExitStack() as unless_large:
+        file = unless_large.enter_context(path.open("rb"))
+        if not path.is_file():
+            return _taken(where, file, most)
+        size = path.stat().st_size
+        if most is not None and (size >= most or (size >= MAPPED and _start(file).startswith(PARQUET))):
+            unless_large.pop_all()
+            return file
+        return file.read()
+
+
+def _taken(where: str, reader: Any, most: int | None) -> bytes | BinaryIO:
+    """All that a reader gives; in a temporary file without a name where it is `most` bytes or more."""
+    if most is None:
+        return reader.read()
+    pieces, size = [], 0
+    while size < most:
+        if not (piece := reader.read(PIECE)):
+            return b"".join(pieces)
+        pieces.append(piece)
+        size += len(piece)
+    return _on_disk(where, chain(pieces, iter(lambda: reader.read(PIECE), b"")))
+
+
+def _on_disk(where: str, pieces: Iterable[bytes]) -> BinaryIO:
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115  # outlives this call
+    except OSError as error:
+        raise no_room(where, error) from error
+    with contextlib.ExitStack() as unless_done:
+        unless_done.callback(close, file)
+        for piece in pieces:
+            try:
+                file.write(piece)
+                file.flush()
+            except OSError as error:
+                raise no_room(where, error) from error
+        file.seek(0)
+        unless_done.pop_all()
+    return file
+
+
+def _as_file(content: bytes | BinaryIO) -> BinaryIO:
+    return io.BytesIO(content) if isinstance(content, bytes) else content
+
+
+def _start(content: bytes | BinaryIO) -> bytes:
+    """The first bytes."""
+    if isinstance(content, bytes):
+        return content[:START]
+    content.seek(0)
+    start = content.read(START)
+    content.seek(0)
+    return start
 
 
 def _file(path: Path) -> Path:
@@ -90,10 +188,10 @@ def _stem(path: Path) -> str:
     return Path(name).stem
 
 
-def _member(where: str, content: bytes) -> bytes:
+def _member(where: str, content: bytes | BinaryIO, most: int | None) -> bytes | BinaryIO:
     """The one file of a zip archive; an archive of arrays (.npz) or a workbook stays as it is."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with zipfile.ZipFile(_as_file(content)) as archive:
             members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
             names = [m.filename for m in members]
             if any(name.startswith("xl/") for name in names):
@@ -106,8 +204,13 @@ def _member(where: str, content: bytes) -> bytes:
                 )
             if members[0].file_size > MOST:
                 raise InputError(f"{where}: {names[0]} claims {members[0].file_size:,} bytes; unpack it by hand")
-            return archive.read(members[0])
+            with archive.open(members[0]) as reader:
+                taken = _taken(where, reader, most)
+        _as_file(content).close()
+        return taken
     except InputError:
+        _as_file(content).close()
         raise
     except Exception as error:  # What a damaged archive raises is of many kinds.
+        _as_file(content).close()
         raise InputError(f"{where}: not a zip archive that can be read ({error}); it is cut off or damaged") from error

@@ -28,7 +28,7 @@ EXACT: dict[str, Any] = (
 ALL_MISSING = sorted({f(word) for word in NOTHING for f in (str.lower, str.upper, str.title)} | {"NaN", "NaT", "<NA>"})
 
 
-class _Records(NamedTuple):
+class Records(NamedTuple):
     """The records of a text that say something: the first few, all of them as one text, and the line each begins on."""
 
     first: list[str]
@@ -37,10 +37,9 @@ class _Records(NamedTuple):
     lines: Callable[[], tuple[list[str], Sequence[int]]]
 
 
-class _Form(NamedTuple):
-    """A text's records, how their cells are separated, the names of its columns, and whether its first row gave them."""
+class Form(NamedTuple):
+    """How the cells of a text are separated, the names of its columns, and whether its first row gave them."""
 
-    records: _Records
     separator: str
     names: list[str]
     header: bool
@@ -52,80 +51,120 @@ def read_text(source: Source, missing: tuple[str, ...] = ()) -> Table:
 
     Raises `InputError` for what is no text, for lines with more or fewer cells than others, and where there are no data.
     """
-    records, separator, names, header, notes = form = _form(source)
-    words = [*ALL_MISSING, *missing]
-    frame = _frame(source.where, form, keep_default_na=False, na_values=words, low_memory=False, **EXACT)
+    records = _records(decoded(source))
+    form = form_of(source.where, records)
+    read = frame(source.where, records, form, **exact(missing))
 
-    def place(row: int, j: int) -> tuple[str, str]:
-        lines, numbers = records.lines()
-        return f"{source.where}, line {numbers[row + header]}", _cells(lines[row + header], separator)[j].strip()
+    def places(rows: Sequence[int]) -> list[str]:
+        numbers = records.lines()[1]
+        return [f"{source.where}, line {numbers[row + form.header]}" for row in rows]
 
-    columns = [column(frame.iloc[:, j]) for j in range(len(names))]
-    return Table(source.where, names, columns, header, place, separator, notes)
+    cell = lambda row, j: cells(records.lines()[0][row + form.header], form.separator)[j].strip()
+    columns = [column(read.iloc[:, j]) for j in range(len(form.names))]
+    return Table(source.where, form.names, columns, form.header, places, cell, form.separator, form.notes)
 
 
 def read_cells(source: Source) -> pd.DataFrame:
     """All cells of the table of a text, as they are written, under the names of their columns, else positions."""
-    form = _form(source)
-    frame = _frame(source.where, form, keep_default_na=False, na_filter=False, dtype=str)
-    frame.attrs["separator"] = form.separator
-    return frame.set_axis(form.names, axis=1)
-
-
-def _form(source: Source) -> _Form:
     records = _records(decoded(source))
+    form = form_of(source.where, records)
+    read = frame(source.where, records, form, keep_default_na=False, na_filter=False, dtype=str)
+    read.attrs["separator"] = form.separator
+    return read.set_axis(form.names, axis=1)
+
+
+def exact(missing: Sequence[str]) -> dict[str, Any]:
+    """How pandas reads numbers to the last digit, and what it takes for missing."""
+    return {"keep_default_na": False, "na_values": [*ALL_MISSING, *missing], "low_memory": False, **EXACT}
+
+
+def form_of(where: str, records: Records) -> Form:
+    """The form of a text, from its first records."""
     if not records.size:
-        raise InputError(f"{source.where}: empty; give at least one line of numbers")
+        raise InputError(f"{where}: empty; give at least one line of numbers")
     separator = _separator(records.first)
     try:
-        names, header, notes = _header([_cells(line, separator) for line in records.first])
+        names, header, notes = _header([cells(line, separator) for line in records.first])
     except csv.Error as error:
-        raise InputError(f"{source.where}: not a text table ({error}); save it as CSV") from error
+        raise InputError(f"{where}: not a text table ({error}); save it as CSV") from error
     if records.size == header:
-        raise InputError(f"{source.where}: a header and no data; add at least one line of numbers")
-    _check_lengths(source.where, records, header=header, separator=separator, width=len(names))
-    return _Form(records, separator, names, header, notes)
+        raise InputError(f"{where}: a header and no data; add at least one line of numbers")
+    return Form(separator, names, header, notes)
 
 
 def decoded(source: Source) -> bytes:
     """The text in UTF-8: by its mark, as UTF-8, or as Windows' Latin-1. Raises `InputError` for what is no text."""
     content = source.content
-    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), None)
-    if encoding is None and content[:400].count(0) > 0.3 * len(content[:400]):
-        encoding = "utf-16-le" if content[1:400:2].count(0) >= content[0:400:2].count(0) else "utf-16-be"
-    if encoding is None and 0 in content:
+    tried = encodings(content)
+    if len(tried) > 1 and 0 in content:
         raise InputError(f"{source.where}: not a text table; save it as CSV")
-    for tried in (encoding,) if encoding else ("utf-8", "cp1252", "latin-1"):
+    for encoding in tried:
         try:
-            text = content.decode(tried)
+            text = content.decode(encoding)
         except UnicodeError:
             continue
-        if sum(not (c.isprintable() or c.isspace()) for c in text[:4_000]) > 0.05 * len(text[:4_000]):
+        if not printable(text[:4_000]):
             break
-        return content.removeprefix(codecs.BOM_UTF8) if tried.startswith("utf-8") else text.encode()
+        return content.removeprefix(codecs.BOM_UTF8) if encoding.startswith("utf-8") else text.encode()
     raise InputError(f"{source.where}: not a text table; save it as CSV in UTF-8")
 
 
-def _records(text: bytes) -> _Records:
+def encodings(start: bytes) -> tuple[str, ...]:
+    """What a text that begins so may be encoded in: one by its mark or its zeros, else several to be tried in turn."""
+    marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
+    if marked is None and start[:400].count(0) > 0.3 * len(start[:400]):
+        marked = "utf-16-le" if start[1:400:2].count(0) >= start[0:400:2].count(0) else "utf-16-be"
+    return (marked,) if marked else ("utf-8", "cp1252", "latin-1")
+
+
+def printable(text: str) -> bool:
+    """Whether this is text, and not bytes that mean something else."""
+    return sum(not (c.isprintable() or c.isspace()) for c in text) <= 0.05 * len(text)
+
+
+def _records(text: bytes) -> Records:
     """What a text says, as it is where nothing is to be skipped and nothing is quoted."""
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if not text or text.isspace():
-        return _Records([], b"", 0, lambda: ([], []))
-    split = cache(lambda: text.decode().removesuffix("\n").split("\n"))
+        return Records([], b"", 0, lambda: ([], []))
+    if is_regular(text):
+        return regular(text)
+    lines, numbers, _ = told(split(text))
+    return of_lines(lines, numbers)
+
+
+def is_regular(text: bytes) -> bool:
+    """Whether every line of a text is a record as it stands."""
     indented = text[:1] in b" \t" or any(mark[1:] in text and mark in text for mark in (b"\n ", b"\n\t"))
-    if not (indented or text[:1] == b"\n" or any(mark in text for mark in (b'"', b"#", b"\n\n"))):
-        size = text.count(b"\n") + (not text.endswith(b"\n"))
-        first = text[: text.find(b"\n", HEAD) if len(text) > HEAD else None].decode().split("\n")[:LOOK]
-        return _Records([line for line in first if line], text, size, lambda: (split(), range(1, size + 1)))
-    lines, numbers = _told(split())
-    return _Records(lines[:LOOK], "\n".join(lines).encode(), len(lines), lambda: (lines, numbers))
+    return not (indented or text[:1] == b"\n" or any(mark in text for mark in (b'"', b"#", b"\n\n")))
 
 
-def _told(lines: list[str]) -> tuple[list[str], list[int]]:
-    """Records without blank lines and remarks, one that is quoted over several lines as one, and where they begin."""
+def regular(text: bytes, line: int = 1) -> Records:
+    """The records of a text every line of which is one, the first line being number `line`."""
+    size = text.count(b"\n") + (not text.endswith(b"\n"))
+    first = text[: text.find(b"\n", HEAD) if len(text) > HEAD else None].decode().split("\n")[:LOOK]
+    lines = cache(lambda: split(text))
+    return Records([line for line in first if line], text, size, lambda: (lines(), range(line, line + size)))
+
+
+def of_lines(lines: list[str], numbers: list[int]) -> Records:
+    """Records that were told apart."""
+    return Records(lines[:LOOK], "\n".join(lines).encode(), len(lines), lambda: (lines, numbers))
+
+
+def split(text: bytes) -> list[str]:
+    """The lines of a text."""
+    return text.decode().removesuffix("\n").split("\n")
+
+
+def told(lines: list[str], first: int = 1) -> tuple[list[str], list[int], bool]:
+    """Records without blank lines and remarks, one that is quoted over several lines as one, and where they begin.
+
+    `first`: the number of the first line. Also tells whether the last record ends inside quotes.
+    """
     records, numbers, inside = [], [], False
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, first):
         odd = line.count('"') % 2 == 1
         if inside:
             records[-1] += f"\n{line}"
@@ -137,7 +176,7 @@ def _told(lines: list[str]) -> tuple[list[str], list[int]]:
         records.append(bare)
         numbers.append(number)
         inside = odd
-    return records, numbers
+    return records, numbers, inside
 
 
 def _separator(lines: list[str]) -> str:
@@ -163,12 +202,12 @@ def _is_cell(word: str) -> bool:
 
 def _try(line: str, separator: str) -> list[str]:
     try:
-        return _cells(line, separator)
+        return cells(line, separator)
     except csv.Error:
         return []
 
 
-def _cells(line: str, separator: str) -> list[str]:
+def cells(line: str, separator: str) -> list[str]:
     """The cells of one record."""
     if separator == BLANKS:
         return next(csv.reader([re.sub(r"[ \t]+", " ", line.strip())], delimiter=" "))
@@ -206,16 +245,21 @@ def _names(first: list[str], below: list[list[str]]) -> bool:
     return all(word or cell == "" for word, cell in zip(words, first, strict=True))
 
 
-def _check_lengths(where: str, records: _Records, *, header: bool, separator: str, width: int) -> None:
-    """Raise `InputError` at the first row with more or fewer cells than the others."""
-    regular = separator != BLANKS and b'"' not in records.text
-    # Too few cells in one row cannot make up for too many in another: of the latter pandas complains.
-    body = records.size - header
-    if regular and records.text.count(separator.encode(), _start(records, header=header)) == (width - 1) * body:
+def check_lengths(where: str, records: Records, form: Form, *, surely: bool = False) -> None:
+    """Raise `InputError` at the first row with more or fewer cells than the others; `surely`: look at every row."""
+    separator, header, width = form.separator, form.header, len(form.names)
+    countable = separator != BLANKS and b'"' not in records.text
+    # Too few cells in one row may make up for too many in another: of the latter pandas complains.
+    below = records.text.find(b"\n") + 1 if header else 0
+    if (
+        countable
+        and not surely
+        and records.text.count(separator.encode(), below) == (width - 1) * (records.size - header)
+    ):
         return
     lines, numbers = records.lines()
     if separator == BLANKS:
-        rows = (_cells(line, separator) for line in lines[header:])
+        rows = (cells(line, separator) for line in lines[header:])
     else:
         rows = csv.reader(io.StringIO("\n".join(lines[header:])), delimiter=separator, skipinitialspace=True)
     try:
@@ -226,19 +270,19 @@ def _check_lengths(where: str, records: _Records, *, header: bool, separator: st
         raise InputError(f"{where}: not a text table ({error}); save it as CSV") from error
 
 
-def _start(records: _Records, *, header: bool) -> int:
-    """Where the rows begin in the text."""
-    return len(records.first[0].encode()) + 1 if header else 0
-
-
-def _frame(where: str, form: _Form, **options: Any) -> pd.DataFrame:
+def frame(where: str, records: Records, form: Form, **options: Any) -> pd.DataFrame:
     """The rows below the header, as pandas reads them with these options."""
-    text, header = io.BytesIO(form.records.text), form.header
+    check_lengths(where, records, form)
+    text, header = io.BytesIO(records.text), form.header
     shape = {"sep": form.separator, "header": None, "skiprows": int(header), "skipinitialspace": True}
     try:
-        frame = pd.read_csv(text, skip_blank_lines=False, **shape, **options)
+        read = pd.read_csv(text, skip_blank_lines=False, **shape, **options)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
-        raise InputError(f"{where}: not a text table ({' '.join(str(error).split())}); save it as CSV") from error
-    if len(frame) != form.records.size - header:
+        check_lengths(where, records, form, surely=True)
+        reason = "a quote is not closed" if "EOF inside string" in str(error) else " ".join(str(error).split())
+        raise InputError(f"{where}: not a text table ({reason}); save it as CSV") from error
+    if len(read) != records.size - header:
         raise InputError(f"{where}: not a text table (a quote is not closed); save it as CSV")
-    return frame
+    if read.shape[1] != len(form.names):
+        check_lengths(where, records, form, surely=True)
+    return read

@@ -76,9 +76,9 @@ class Dataset:
             return
         table = of_frame(frame, self.name)
         for name, column in zip(table.names, table.columns, strict=True):
-            if column.dtype == object:
+            if not isinstance(column, np.ndarray) or column.dtype == object:
                 raise InputError(f"{self.name}: column {name!r} is not numeric; give columns of numbers only")
-        object.__setattr__(self, "points", np.column_stack(table.columns))
+        object.__setattr__(self, "points", np.column_stack([np.asarray(column) for column in table.columns]))
         object.__setattr__(self, "columns", tuple(self.columns) or tuple(table.names))
 
     @property

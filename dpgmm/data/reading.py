@@ -1,25 +1,49 @@
 """Reading a data set: which columns of a table are the points, and what is said of the others and of missing cells."""
 
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from . import _numbers
+from . import _columns
 from ._arrays import read_array
-from ._source import STDIN, source
+from ._columns import Numbers, label, slices
+from ._scratch import Scratch
+from ._source import STDIN, opened, source
+from ._streaming import read_streamed
 from ._table import Table
 from ._text import read_cells, read_text
 from .dataset import Dataset
 
-COUNTERS = re.compile(r"(unnamed: *\d+|index|id|row|rowid|row_id|rownames|row_names|obs|no|nr|#)?$", re.IGNORECASE)
-"""Names of columns that count rows, where what they hold does."""
 SHOWN = 6
 """Rows that are named in a line about them."""
+
+
+class _Gaps(NamedTuple):
+    """What a look at all rows finds: how many there are, and of them, which are `empty`, which `lacking` a value."""
+
+    size: int
+    empty: "_Found"
+    lacking: "_Found"
+
+    @property
+    def kept(self) -> int:
+        return self.size - self.empty.rows - self.lacking.rows
+
+
+class _Found(NamedTuple):
+    """How many rows, and the first of them."""
+
+    rows: int = 0
+    first: tuple[int, ...] = ()
+
+    def and_of(self, piece: np.ndarray, start: int) -> "_Found":
+        more = np.flatnonzero(piece)
+        return _Found(self.rows + len(more), (*self.first, *(int(row) + start for row in more[:SHOWN]))[:SHOWN])
 
 
 def read(
@@ -42,7 +66,7 @@ def read(
     left out is told in `Dataset.notes`; the name is the file's, without its endings.
     Raises `InputError`, with line and column, for whatever cannot be used as finite numbers.
     """
-    return read_rows(path, columns, weights=weights, drop_missing=drop_missing, missing=missing)[0]
+    return _read(path, columns, weights, missing, drop_missing=drop_missing)[0]
 
 
 def read_rows(
@@ -54,10 +78,8 @@ def read_rows(
     missing: Sequence[float | str] = (),
 ) -> tuple[Dataset, np.ndarray]:
     """`read`, and which rows of `cells` the points are, ascending from 0."""
-    path, name = _array_name(str(path))
-    held = source(path)
-    table = read_array(held, name) or read_text(held, tuple(str(word) for word in missing))
-    return _chosen(table, held.name, columns, weights=weights, drop_missing=drop_missing, missing=missing)
+    data, kept = _read(path, columns, weights, missing, drop_missing=drop_missing)
+    return data, np.concatenate([np.flatnonzero(piece) + start for start, piece in kept])
 
 
 def cells(path: str | Path) -> pd.DataFrame:
@@ -70,61 +92,97 @@ def cells(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame(dict(enumerate(table.columns))).set_axis(table.names, axis=1)
 
 
-def choose(
-    table: Table,
-    name: str,
-    columns: Sequence[str] | str | None = None,
+_Kept = Iterator[tuple[int, np.ndarray]]
+
+
+def _read(
+    path: str | Path,
+    columns: Sequence[str] | str | None,
+    weights: str | None,
+    missing: Sequence[float | str],
     *,
-    weights: str | None = None,
-    drop_missing: bool = False,
-    missing: Sequence[float | str] = (),
-) -> Dataset:
-    """The data set of a table: see `read`."""
-    return _chosen(table, name, columns, weights=weights, drop_missing=drop_missing, missing=missing)[0]
+    drop_missing: bool,
+) -> tuple[Dataset, _Kept]:
+    """The data set of a file; and, piece by piece, where a piece begins and which of its rows the points are."""
+    path, name = _array_name(str(path))
+    words = tuple(str(word) for word in missing)
+    with opened(path) as held:
+        table = read_streamed(held, words) or read_array(held, name) or read_text(held, words)
+        return _chosen(table, held.name, columns, weights, missing, drop_missing=drop_missing)
 
 
 def _chosen(
     table: Table,
     name: str,
     columns: Sequence[str] | str | None,
-    *,
     weights: str | None,
-    drop_missing: bool,
     missing: Sequence[float | str],
-) -> tuple[Dataset, np.ndarray]:
+    *,
+    drop_missing: bool,
+) -> tuple[Dataset, _Kept]:
     """The data set of a table, and the rows that it is of."""
     asked = [columns] if isinstance(columns, str) else list(columns or [])
-    [of_weights] = _positions(table, [weights]) if weights is not None else [None]
-    candidates = [j for j in range(len(table.names)) if j != of_weights]
-    held = {} if of_weights is None else {of_weights: _numeric(table, of_weights, missing)}
+    [of_weights] = _columns.positions(table, [weights]) if weights is not None else [None]
+    held = {} if of_weights is None else {of_weights: _columns.numeric(table, of_weights, missing)}
     if asked:
-        chosen, left_out = _positions(table, asked), []
-        held |= {j: _numeric(table, j, missing) for j in chosen}
+        chosen, left_out = _columns.positions(table, asked), []
     else:
-        chosen, left_out = _usual(table, candidates, held, missing)
-    # Of one column an empty row is a missing value, and not nothing.
-    empty = np.all([_empty(column) & (len(table.columns) > 1) for column in table.columns], axis=0)
-    lacking = np.any([np.isnan(held[j]) for j in held], axis=0)
-    if (lacking & ~empty).any() and not drop_missing:
-        raise InputError(_lacking(table, held, lacking & ~empty))
-    kept = ~(lacking | empty)
-    if not kept.any():
+        chosen, left_out = _columns.usual(table, [j for j in range(len(table.names)) if j != of_weights])
+    held |= {j: _columns.numeric(table, j, missing) for j in chosen}
+    gaps = _gaps(table, held)
+    if gaps.lacking.rows and not drop_missing:
+        raise InputError(_lacking(table, held, gaps))
+    if not gaps.kept:
         raise InputError(f"{table.where}: no row has a value in every column; choose others with --columns")
     for j in held:
-        _check_finite(table, j, held[j], kept)
-    points = _stacked([held[j] for j in chosen], kept)
+        _check_finite(table, held, j)
+    points = _stacked(table, held, chosen, gaps)
+    omega = None if of_weights is None else _stacked(table, held, [of_weights], gaps)[:, 0]
     named = tuple(table.names[j] or str(j) for j in chosen) if table.named else ()
-    notes = _notes(table, chosen, left_out, of_weights, kept, empty, lacking & ~empty)
-    omega = None if of_weights is None else held[of_weights][kept]
+    notes = _notes(table, chosen, left_out, of_weights, gaps)
     found = Dataset(points, omega, name, named, notes)  # pyright: ignore[reportArgumentType]  # None: ones
-    return found, np.flatnonzero(kept)
+    return found, ((rows.start, _kept(table, held, rows)) for rows in slices(gaps.size))
 
 
-def _stacked(columns: list[np.ndarray], kept: np.ndarray) -> np.ndarray:
-    """Rows of columns, ``(n, D)``, that nobody can write to: one column of which all is kept is not copied."""
-    if len(columns) == 1 and kept.all():
-        return columns[0][:, None]
-    points = np.column_stack(columns if kept.all() else [column[kept] for column in columns])
+def _without(table: Table, held: dict[int, Numbers], rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Which of these rows are empty, and which others lack a value in a column that is used."""
+    # Of one column an empty row is a missing value, and not nothing.
+    several = len(table.columns) > 1
+    empty = np.all([_columns.empty(column, rows) & several for column in table.columns], axis=0)
+    return empty, np.any([np.isnan(numbers.piece(rows)) for numbers in held.values()], axis=0) & ~empty
+
+
+def _kept(table: Table, held: dict[int, Numbers], rows: slice) -> np.ndarray:
+    empty, lacking = _without(table, held, rows)
+    return ~(empty | lacking)
+
+
+def _gaps(table: Table, held: dict[int, Numbers]) -> _Gaps:
+    gaps = _Gaps(_columns.size(table), _Found(), _Found())
+    for rows in slices(gaps.size):
+        empty, lacking = _without(table, held, rows)
+        gaps = _Gaps(gaps.size, gaps.empty.and_of(empty, rows.start), gaps.lacking.and_of(lacking, rows.start))
+    return gaps
+
+
+def _stacked(table: Table, held: dict[int, Numbers], chosen: list[int], gaps: _Gaps) -> np.ndarray:
+    """Rows ``(n, D)`` of these columns, which nobody can write to: what the table holds in this form is not copied."""
+    columns = [held[j] for j in chosen]
+    as_they_are = gaps.kept == gaps.size and not any(numbers.missing for numbers in columns)
+    if as_they_are and len(columns) == 1:
+        return columns[0].values[:, None]
+    if as_they_are and table.rows is not None and chosen == list(range(chosen[0], chosen[0] + len(chosen))):
+        return table.rows[:, chosen[0] : chosen[-1] + 1]
+    pieces = (
+        np.column_stack([numbers.piece(rows) for numbers in columns])[_kept(table, held, rows)]
+        for rows in slices(gaps.size)
+    )
+    if table.rows is not None and gaps.kept * len(columns) * 8 >= _columns.LARGE:
+        with Scratch(table.where, len(columns)) as scratch:
+            for piece in pieces:
+                scratch.append(piece)
+            return scratch.mapped()
+    points = np.concatenate(list(pieces))
     points.setflags(write=False)
     return points
 
@@ -137,152 +195,50 @@ def _array_name(path: str) -> tuple[str, str | None]:
     return path, None
 
 
-def _positions(table: Table, asked: Sequence[str]) -> list[int]:
-    """Positions of the columns asked for, by name or position."""
-    names = table.names
-    positions = {str(j): [j] for j in range(len(names))}
-    positions |= {name: [j for j, other in enumerate(names) if other == name] for name in names if name}
-    chosen = []
-    for column in asked:
-        found = positions.get(str(column), positions.get(str(column).strip(), []))
-        if len(found) != 1 or found[0] in chosen:
-            what = "no column" if not found else "more than one column" if len(found) > 1 else "asked twice for"
-            raise InputError(
-                f"{table.where}: {what} {column!r}; give names or positions (0, 1, ...) of: {', '.join(names)}"
-            )
-        chosen += found
-    return chosen
-
-
-def _usual(
-    table: Table, candidates: list[int], held: dict[int, np.ndarray], missing: Sequence[float | str]
-) -> tuple[list[int], list[tuple[int, str]]]:
-    """Columns of numbers, which are put into `held`, and the others with what they are."""
-    chosen, left_out = [], []
-    unnamed = [j for j in candidates if table.named and not table.names[j]]
-    for j in candidates:
-        column = table.columns[j]
-        if _empty(column).all():
-            left_out += [(j, "empty")] if table.names[j] and table.named else []
-        elif j in unnamed and len(unnamed) < len(candidates):
-            left_out.append((j, "no name"))
-        elif column.dtype == object and _is_text(column, table):
-            left_out.append((j, _numbers.kind(column)))
-        elif _counts_rows(table, j, len(candidates)):
-            left_out.append((j, "counts the rows"))
-        else:
-            chosen.append(j)
-    if not chosen:
-        first = f"{_label(table, left_out[0][0])!r} is not numeric ({left_out[0][1]})" if left_out else "'0' is empty"
-        raise InputError(f"{table.where}: column {first}, nor is another; give at least one column of numbers")
-    for j in chosen:
-        held[j] = _numeric(table, j, missing)
-    return chosen, left_out
-
-
-def _is_text(column: np.ndarray, table: Table) -> bool:
-    """Whether less than half of the cells that are there are numbers."""
-    values, wrong = _numbers.numbers(column, comma_first=table.separator == ";")
-    return bool(wrong.sum() > np.isfinite(values).sum())
-
-
-def _counts_rows(table: Table, j: int, candidates: int) -> bool:
-    """Whether a column numbers rows: whole, each once, and of a name that says so; without names, the first, 0, 1, 2, ..."""
-    column = table.columns[j]
-    if candidates < 2 or column.dtype == object or len(column) < 3:
-        return False
-    if table.named and COUNTERS.match(table.names[j].strip()):
-        # An identifier says nothing of a point, whether or not rows are missing or out of order.
-        whole = np.isfinite(column).all() and np.array_equal(column, np.floor(column))
-        return bool(whole and len(np.unique(column)) == len(column))
-    if table.named or j > 0:
-        return False
-    return any(np.array_equal(column, np.arange(len(column)) + first) for first in (0, 1))
-
-
-def _numeric(table: Table, j: int, missing: Sequence[float | str]) -> np.ndarray:
-    """The numbers of a column, NaN where missing. Raises `InputError` at the first cell that is no number."""
-    column = table.columns[j]
-    if column.dtype == object:
-        column, wrong = _numbers.numbers(column, comma_first=table.separator == ";")
-        if wrong.any():
-            raise InputError(_no_number(table, j, int(np.argmax(wrong)), some=bool(np.isfinite(column).any())))
-    for value in missing:
-        try:
-            column = np.where(column == float(str(value).replace(",", ".")), np.nan, column)
-        except ValueError:
-            continue  # A word, of which the reader of texts knows.
-    return column
-
-
-def _empty(column: np.ndarray) -> np.ndarray:
-    return np.array([cell is None for cell in column]) if column.dtype == object else np.isnan(column)
-
-
-def _label(table: Table, j: int) -> str:
-    return table.names[j] or str(j)
-
-
-def _no_number(table: Table, j: int, row: int, *, some: bool) -> str:
-    place, cell = table.place(row, j)
-    shown = cell or table.columns[j][row]
-    if not some:
-        line = place.rpartition(", ")[2]
-        return f"{table.where}: column {_label(table, j)!r} is not numeric ({line}: {shown!r}); choose others with --columns"
-    remedy = "correct the cell, or leave the column out with --columns"
-    return f"{place}, column {_label(table, j)!r}: {shown!r} is not a number; {remedy}"
-
-
-def _lacking(table: Table, held: dict[int, np.ndarray], lacking: np.ndarray) -> str:
-    row = int(np.argmax(lacking))
-    j = next(j for j, values in held.items() if np.isnan(values[row]))
-    place, cell = table.place(row, j)
+def _lacking(table: Table, held: dict[int, Numbers], gaps: _Gaps) -> str:
+    row = gaps.lacking.first[0]
+    j = next(j for j, numbers in held.items() if np.isnan(numbers.piece(slice(row, row + 1)))[0])
+    [place], cell = table.places([row]), table.cell(row, j)
     found = f"{cell!r} is not a finite number" if cell else "the cell is empty"
-    others = f"; {int(lacking.sum()):,} of {len(lacking):,} rows lack a value" if lacking.sum() > 1 else ""
+    others = f"; {gaps.lacking.rows:,} of {gaps.size:,} rows lack a value" if gaps.lacking.rows > 1 else ""
     return (
-        f"{place}, column {_label(table, j)!r}: {found}{others}; correct the cell, leave such rows out with"
+        f"{place}, column {label(table, j)!r}: {found}{others}; correct the cell, leave such rows out with"
         " --drop-missing, or the column with --columns"
     )
 
 
-def _check_finite(table: Table, j: int, values: np.ndarray, kept: np.ndarray) -> None:
-    wrong = np.isinf(values) & kept
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        place, cell = table.place(row, j)
-        raise InputError(
-            f"{place}, column {_label(table, j)!r}: {cell or str(values[row])!r} is not a finite number; correct the cell,"
-            " or leave the column out with --columns"
-        )
+def _check_finite(table: Table, held: dict[int, Numbers], j: int) -> None:
+    for rows in slices(_columns.size(table)):
+        values = held[j].piece(rows)
+        wrong = np.isinf(values)
+        if wrong.any() and (wrong := wrong & _kept(table, held, rows)).any():
+            at = int(np.argmax(wrong))
+            [place], cell = table.places([rows.start + at]), table.cell(rows.start + at, j)
+            raise InputError(
+                f"{place}, column {label(table, j)!r}: {cell or str(values[at])!r} is not a finite number; correct the"
+                " cell, or leave the column out with --columns"
+            )
 
 
 def _notes(
-    table: Table,
-    chosen: list[int],
-    left_out: list[tuple[int, str]],
-    of_weights: int | None,
-    kept: np.ndarray,
-    empty: np.ndarray,
-    lacking: np.ndarray,
+    table: Table, chosen: list[int], left_out: list[tuple[int, str]], of_weights: int | None, gaps: _Gaps
 ) -> tuple[str, ...]:
     """What was read, and what was not, a sentence each."""
-    rows = f"{kept.sum():,} rows" if kept.all() else f"{kept.sum():,} rows of {len(kept):,}"
-    names = ", ".join(_label(table, j) for j in chosen[:SHOWN]) + (", ..." if len(chosen) > SHOWN else "")
+    rows = f"{gaps.kept:,} rows" if gaps.kept == gaps.size else f"{gaps.kept:,} rows of {gaps.size:,}"
+    names = ", ".join(label(table, j) for j in chosen[:SHOWN]) + (", ..." if len(chosen) > SHOWN else "")
     which = f"columns {names}" if table.named else f"{len(chosen)} column{'s' if len(chosen) > 1 else ''}"
     notes = [f"read {rows} from {table.where}: {which}"]
     if of_weights is not None:
-        notes.append(f"weights: {_label(table, of_weights)}")
+        notes.append(f"weights: {label(table, of_weights)}")
     if left_out:
-        shown = ", ".join(f"{_label(table, j)} ({why})" for j, why in left_out[:SHOWN])
+        shown = ", ".join(f"{label(table, j)} ({why})" for j, why in left_out[:SHOWN])
         notes.append(f"left out: {shown}{', ...' if len(left_out) > SHOWN else ''}; --columns chooses")
-    for what, rows in (("empty", empty), ("lacking a value", lacking)):
-        if rows.any():
-            places = [table.place(int(row), chosen[0])[0].rpartition(", ")[2] for row in np.flatnonzero(rows)[:SHOWN]]
-            more = ", ..." if rows.sum() > SHOWN else ""
-            notes.append(
-                f"dropped {int(rows.sum()):,} row{'s' if rows.sum() > 1 else ''} {what}: {', '.join(places)}{more}"
-            )
+    for what, found in (("empty", gaps.empty), ("lacking a value", gaps.lacking)):
+        if found.rows:
+            places = [place.rpartition(", ")[2] for place in table.places(found.first)]
+            more = ", ..." if found.rows > SHOWN else ""
+            notes.append(f"dropped {found.rows:,} row{'s' if found.rows > 1 else ''} {what}: {', '.join(places)}{more}")
     two = not table.named and len(chosen) == 2 == len(table.names) and table.separator == ","
-    if two and all(column.dtype != object and (column == np.floor(column)).all() for column in table.columns):
+    if two and all(_columns.whole(column) for column in table.columns):
         notes.append("two columns of whole numbers: if they are decimal commas, separate cells by semicolons")
     return (*notes, *table.notes)
