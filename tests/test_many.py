@@ -5,11 +5,12 @@ import functools
 import itertools
 import json
 import multiprocessing
+import os
 import pickle
 import signal
 import subprocess
 import sys
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -298,6 +299,26 @@ def test_a_loop_that_is_left_cancels_what_has_not_begun():
 
 
 @pytest.mark.quick("methods")
+def test_a_pool_that_can_be_ended_is_where_someone_interrupts(backwards, monkeypatch):
+    """And not where a loop over results is merely left: the pool may be asked again."""
+    monkeypatch.setattr(many, "AHEAD", 2)
+    ended = []
+    backwards.end = lambda: ended.append(True)
+    found = many.each(double, range(5), backwards, called=called)
+    assert next(found) == 0
+    found.close()
+    assert not ended
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(many, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(many.each(double, range(5), backwards, called=called))
+    assert ended == [True]
+
+
+@pytest.mark.quick("methods")
 def test_what_cannot_be_sent_is_told_before_it_is(backwards):
     by_hand = dataclasses.replace(posterior(), recipe=None)
     with pytest.raises(InputError, match="fit 0: posterior stick_breaking was made by hand"):
@@ -479,6 +500,15 @@ def test_a_pool_that_breaks_keeps_what_came_before(toy, tmp_path):
     ):
         found.extend(refit.rank for refit in calibration.refits(posterior(), path, 0, executor=executor, **SIMULATIONS))
     assert len(found) <= 2 < len(here)
+
+
+@pytest.mark.long
+def test_a_pool_is_ended_in_the_middle_of_what_it_does():
+    with executor_of("processes:1") as executor:
+        executor.submit(os.getpid).result()
+        paused = executor.submit(signal.pause)
+        executor.end()
+    assert isinstance(paused.exception(), BrokenExecutor)
 
 
 @pytest.mark.long

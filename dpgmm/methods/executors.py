@@ -51,14 +51,26 @@ def _cores() -> int:
 @contextlib.contextmanager
 def _processes(count: int) -> Iterator[Executor]:
     """Spawned processes, which are not waited for once something has failed."""
-    others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _leave_ctrl_c_to_the_parent) as pool:
+    with Processes(count, multiprocessing.get_context("spawn"), _leave_ctrl_c_to_the_parent) as pool:
         try:
             yield pool
         except BaseException:
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
+            pool.end()
             raise
+
+
+class Processes(ProcessPoolExecutor):
+    """A pool whose processes can be ended in the middle of what they do."""
+
+    def __init__(self, *options):
+        super().__init__(*options)
+        self._others = set(multiprocessing.active_children())
+
+    def end(self) -> None:
+        """Wait for nothing: what runs is lost, and the pool takes no more."""
+        self.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - self._others:
+            process.terminate()
 
 
 def _leave_ctrl_c_to_the_parent() -> None:

@@ -121,7 +121,9 @@ def each(
     tell = (lambda done: None) if progress is None else (lambda done: progress(done, len(tasks)))
     if executor is None:
         return _here(function, tasks, called, tell)
-    return _through(_sender(function, executor), tasks, called, tell)
+    # Whoever catches Ctrl-C to keep what is done does not wait for what runs.
+    end = getattr(executor, "end", lambda: None)
+    return _through(_sender(function, executor), end, tasks, called, tell)
 
 
 def _here(function: Callable, tasks: list, called: Callable[[Any], str], tell: Callable[[int], None]) -> Iterator[Any]:
@@ -133,7 +135,11 @@ def _here(function: Callable, tasks: list, called: Callable[[Any], str], tell: C
 
 
 def _through(
-    send: Callable[[Any], Future], tasks: list, called: Callable[[Any], str], tell: Callable[[int], None]
+    send: Callable[[Any], Future],
+    end: Callable[[], None],
+    tasks: list,
+    called: Callable[[Any], str],
+    tell: Callable[[int], None],
 ) -> Iterator[Any]:
     """The results of futures in the order of the tasks, some of which are always ahead."""
     unsent, window, running, done = iter(tasks), deque(), set(), 0
@@ -153,6 +159,9 @@ def _through(
             with named(name):
                 result = first.result()
             yield result
+    except KeyboardInterrupt:
+        end()
+        raise
     finally:
         for _, future in window:
             future.cancel()
