@@ -1,6 +1,7 @@
 """Which methods draw from the posterior that they claim? Simulation-based calibration of all of them.
 
     dpgmm study calibration
+    dpgmm study calibration --executor processes:4
 
 Truths are drawn from the prior, data from truths, every method is refitted, and the truth is ranked among its draws (Talts
 et al. 2018): uniform ranks for a method that draws from the posterior. A method that is none, or is overconfident, is
@@ -9,6 +10,7 @@ keeps what is finished.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,11 +75,11 @@ CASES = (
 )
 
 
-def run(out: Path, *, quick: bool = False) -> list[dict[str, Any]]:
+def run(out: Path, *, executor: Executor | None = None, quick: bool = False) -> list[dict[str, Any]]:
     """Refit, rank, draw; print a table, a row a case. `quick`: 2 simulations of short runs on one model."""
     console, rows, sections, record = wide_console(), [], [], []
     try:
-        for case, ranks in _ranks(console, quick=quick):
+        for case, ranks in _ranks(console, executor, quick=quick):
             rows.append(row(case, ranks))
             sections.append(_section(case, ranks, rows[-1]))
             names = {"names": list(ranks.names), "ranks": ranks.rank.tolist()}
@@ -100,7 +102,7 @@ def posterior_of(case: Case) -> Posterior:
     return load_model(case.model)(data, truncation=case.truncation)
 
 
-def _ranks(console: Console, *, quick: bool) -> Iterator[tuple[Case, calibration.Ranks]]:
+def _ranks(console: Console, executor: Executor | None, *, quick: bool) -> Iterator[tuple[Case, calibration.Ranks]]:
     """Ranks of every case, those of an interrupted one as far as it came."""
     simulations, draws = (2, 19) if quick else (SIMULATIONS, DRAWS)
     columns = TextColumn("{task.description}"), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn()
@@ -112,12 +114,15 @@ def _ranks(console: Console, *, quick: bool) -> Iterator[tuple[Case, calibration
             posterior, refits = posterior_of(case), []
             options = (QUICK if quick else OPTIONS).get(case.method, {})
             key = random.fold_in(random.PRNGKey(0), number)
+            told: dict[str, Any] = {
+                "executor": executor,
+                "progress": lambda done, _, task=task: bar.update(task, completed=done),
+            }
             try:
                 for refit in calibration.refits(
-                    posterior, case.method, key, simulations=simulations, draws=draws, **options
+                    posterior, case.method, key, simulations=simulations, draws=draws, **told, **options
                 ):
                     refits.append(refit)
-                    bar.advance(task)
             except KeyboardInterrupt:
                 if len(refits) > 1:
                     yield case, calibration.as_ranks(posterior, case.method, refits, draws)

@@ -13,7 +13,8 @@ apart.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ import xarray as xr
 from jaxtyping import Integer
 from scipy.special import digamma, gammaln, logsumexp  # pyright: ignore[reportAttributeAccessIssue]  # not annotated
 
-from dpgmm import datasets, diagnostics, fit, load_model
+from dpgmm import datasets, diagnostics, fit, fit_many, load_model
 from dpgmm.data import Dataset
 from dpgmm.densities import concentration, sticks
 from dpgmm.densities.concentration import Concentration
@@ -38,6 +39,14 @@ SHARE = 0.02
 """Share of the points from which on a cluster counts as visible here."""
 SHOWN = 15
 """Numbers of clusters of which probabilities are shown."""
+
+
+class Asked(NamedTuple):
+    """A fit to be made: the data, the prior of the concentration, options of the sampler."""
+
+    data: Dataset
+    prior: "Prior"
+    options: dict[str, Any]
 
 
 class Prior(NamedTuple):
@@ -72,17 +81,16 @@ SEATED = 400_000
 QUICK: dict[str, Any] = {"chains": 2, "warmup": 20, "draws_per_chain": 60, "keep_allocations": True}
 
 
-def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
+def run(out: Path, *, executor: Executor | None = None, quick: bool = False) -> dict[str, Any]:
     """Fit, measure, draw; print the tables. `quick`: the default prior, 30 points of the four Gaussians, short runs."""
     priors, growing, sizes = ((DEFAULT,), (DEFAULT,), (30,)) if quick else (PRIORS, GROWING, SIZES)
-    numbers: dict[str, Any] = {"galaxies": [], "four_gaussians": []}
-    with study.bar("concentration", len(priors) + len(growing) * len(sizes)) as next_fit:
-        for prior in priors:
-            numbers["galaxies"].append(_measured(datasets.galaxies(), prior, QUICK if quick else GALAXIES, next_fit))
-        for prior in growing:
-            for size in sizes:
-                options = QUICK if quick else _growing_options(size)
-                numbers["four_gaussians"].append(_measured(thinned(size), prior, options, next_fit))
+    every = [Asked(datasets.galaxies(), prior, QUICK if quick else GALAXIES) for prior in priors]
+    for prior in growing:
+        every += [Asked(thinned(size), prior, QUICK if quick else _growing_options(size)) for size in sizes]
+    with study.bar("concentration", len(every)) as next_fit:
+        trees = zip(every, _trees(every, executor, next_fit), strict=True)
+        measured = [_measured(asked, tree, timed=executor is None) for asked, tree in trees]
+    numbers = {"galaxies": measured[: len(priors)], "four_gaussians": measured[len(priors) :]}
     title = "The prior on the concentration, and the number of clusters"
     study.leave(out, "concentration", title, QUESTION, numbers, conclusions(numbers), _sections(numbers))
     return numbers
@@ -99,11 +107,23 @@ def _growing_options(size: int) -> dict[str, Any]:
     return {"chains": 4, "warmup": kept // 3, "draws_per_chain": kept, "keep_allocations": True}
 
 
-def _measured(data: Dataset, prior: Prior, options: dict[str, Any], next_fit: Callable) -> dict[str, Any]:
+def _trees(every: list[Asked], executor: Executor | None, next_fit: Callable) -> Iterator[xr.DataTree]:
+    """Draws of every fit, one after the other or side by side."""
+    make = load_model("stick_breaking")
+    posteriors = [make(a.data, truncation=20, **a.prior.on(a.data.size)._asdict()) for a in every]
+    if executor is None:
+        for posterior, (data, prior, options) in zip(posteriors, every, strict=True):
+            yield fit(posterior, "gibbs", progress=next_fit(f"{data.name}, {prior.name}"), **options)
+        return
+    next_fit("fits side by side")
+    fits = [(posterior, "gibbs", asked.options) for posterior, asked in zip(posteriors, every, strict=True)]
+    yield from fit_many(fits, executor=executor, progress=lambda done, total: next_fit(f"{done} of {total}"))
+
+
+def _measured(asked: Asked, tree: xr.DataTree, *, timed: bool) -> dict[str, Any]:
     """Prior and posterior of the number of clusters of one data set under one prior."""
+    data, prior, _ = asked
     here = prior.on(data.size)
-    posterior = load_model("stick_breaking")(data, truncation=20, **here._asdict())
-    tree = fit(posterior, "gibbs", progress=next_fit(f"{data.name}, {prior.name}"), **options)
     found = tree["posterior"].to_dataset()
     clusters = tree["sample_stats"].to_dataset()["occupied_clusters"].values
     before = prior_of_clusters(here, data.size, SHOWN)
@@ -122,7 +142,7 @@ def _measured(data: Dataset, prior: Prior, options: dict[str, Any], next_fit: Ca
         "prior of clusters": before.tolist(),
         "posterior of clusters": seen,
         "worst R-hat": _r_hat(tree, clusters),
-        "seconds": float(tree.attrs["run_seconds"]),
+        "seconds": float(tree.attrs["run_seconds"]) if timed else None,
     }
 
 
@@ -251,7 +271,7 @@ def _sections(numbers: dict[str, Any]) -> list[Section]:
         "Means over draws of four chains ± Monte Carlo standard errors (batch means, or the spread of the chains "
         f"where that is larger). Visible: clusters that hold {SHARE:.0%} of the points or more. R-hat: the larger of "
         "the number of clusters and the log likelihood. a: prior and posterior mean of the concentration. s: seconds of "
-        "all chains, compilation apart. Nearly fixed: a standard deviation of 3 % of the mean.",
+        "all chains, compilation apart, of a fit that ran alone. Nearly fixed: a standard deviation of 3 % of the mean.",
     )
     of_galaxies = (
         "Number of clusters among the galaxies: posterior (bars, with 2 standard errors) and prior (black), one "
@@ -282,7 +302,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         "a: prior": f"{row['prior mean of a']:.3g}",
         "a: posterior": str(row["concentration"]),
         "R-hat": "–" if r_hat is None else f"{r_hat:.3f}",
-        "s": f"{row['seconds']:.1f}",
+        "s": "–" if row["seconds"] is None else f"{row['seconds']:.1f}",
     }
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from dpgmm.densities import base_measure, concentration, conjugate, sticks
 from dpgmm.densities.base_measure import COVARIANCES, is_tied, is_triangular
 from dpgmm.densities.concentration import Concentration
 from dpgmm.densities.gaussian import BaseMeasure
+from dpgmm.methods import many
 from dpgmm.report import plots, study
 from dpgmm.report.study import Picture, Section
 
@@ -258,14 +260,18 @@ def sampled(evidence: Evidence, start: np.ndarray, log_number: np.ndarray, sweep
     return np.array(found[sweeps // 5 :])
 
 
-def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
+def run(out: Path, *, executor: Executor | None = None, quick: bool = False) -> dict[str, Any]:
     """Evaluate, sample, draw; print the tables. `quick`: 20 points in 1 and 5 dimensions, two data sets."""
     sizes, dims, repeats = ((20,), (1, 5), 2) if quick else (SIZES, DIMS, REPEATS)
     rows = []
     with study.bar("defaults", len(sizes) * len(dims) * len(KINDS)) as next_cell:
-        for size, dim, kind in itertools.product(sizes, dims, KINDS):
-            next_cell(f"{size} points, {dim} columns, {kind}")
-            rows += cells(size, dim, kind, repeats, *((1, 10) if quick else (SAMPLED, SWEEPS)))
+        next_cell("")
+        lengths = (1, 10) if quick else (SAMPLED, SWEEPS)
+        tasks = [(*place, repeats, *lengths) for place in itertools.product(sizes, dims, KINDS)]
+        called = lambda task: f"{task[0]} points, {task[1]} columns, {task[2]}"
+        progress = lambda done, total: next_cell(f"{done} of {total} kinds of data")
+        for found in many.each(many.OfStudy.at(__file__, "cells"), tasks, executor, called=called, progress=progress):
+            rows += found
     numbers = {"repeats": repeats, "priors": list(PRIORS), "cells": rows}
     title = "A prior for those who give none"
     study.leave(out, "defaults", title, QUESTION, numbers, conclusions(numbers), _sections(numbers))

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from .labels.modes import Atlas, atlas
     from .labels.switching import Switching, switching
     from .methods import certificate, fitting
+    from .methods.executors import executor_of
     from .methods.fitting import fit
+    from .methods.many import fit_many
     from .model import loading, posterior
     from .model.loading import load_model
     from .model.posterior import Components, Mixture, Posterior
@@ -47,7 +49,9 @@ __all__ = [
     "diagnostics",
     "draws",
     "exact",
+    "executor_of",
     "fit",
+    "fit_many",
     "from_draws",
     "load_model",
     "methods",
@@ -69,7 +73,9 @@ _HOMES = {
     "errors": ("InputError",),
     "labels.modes": ("Atlas", "atlas"),
     "labels.switching": ("Switching", "switching"),
+    "methods.executors": ("executor_of",),
     "methods.fitting": ("fit",),
+    "methods.many": ("fit_many",),
     "model.loading": ("load_model",),
     "model.posterior": ("Components", "Mixture", "Posterior"),
     "model.sharding": ("devices",),

@@ -260,15 +260,16 @@ def study(
     methods: Annotated[
         str | None, typer.Option("--methods", help="Methods by name or path, of a study that compares methods.")
     ] = None,
+    executor: o.Executor = None,
     quick: o.Quick = False,
 ) -> None:
     """Ask one question of comparisons/ and answer it with numbers.
 
-    Example: `dpgmm study label_switching --quick`.
+    Examples: `dpgmm study label_switching --quick`, `dpgmm study calibration --executor processes:4`.
     """
     from .commands import listing
 
-    listing.study(name, out, methods, quick=quick)
+    listing.study(name, out, methods, executor, quick=quick)
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
 """The options of one method or model; and running a study."""
 
+import contextlib
 import inspect
 from pathlib import Path
 
 from ..errors import InputError
+from ..methods.executors import executor_of
 from ..model import loading
 from ..report import described, terminal
 from . import asked
@@ -18,13 +20,17 @@ def show(name: str) -> Document:
     return {what: name, "options": table}
 
 
-def study(name: str, out: Path, methods_: str | None, *, quick: bool) -> None:
-    """Run a study, of some methods where it compares methods."""
+def study(name: str, out: Path, methods_: str | None, executor: str | None, *, quick: bool) -> None:
+    """Run a study, of some methods where it compares methods, its fits side by side where it times none of them."""
     run = loading.load_study(name)
-    given = {}
+    taken, given = inspect.signature(run).parameters, {}
     if methods_ is not None:
-        if "methods" not in inspect.signature(run).parameters:
+        if "methods" not in taken:
             raise InputError(f"study {name} takes no --methods; inference_methods does")
         given["methods"] = asked.method_names(methods_)
-    out.mkdir(parents=True, exist_ok=True)
-    run(out, quick=quick, **given)
+    if executor is not None and "executor" not in taken:
+        raise InputError(f"study {name} takes no --executor: it compares seconds, or has few fits; calibration does")
+    with contextlib.nullcontext() if executor is None else executor_of(executor) as opened:
+        given |= {} if opened is None else {"executor": opened}
+        out.mkdir(parents=True, exist_ok=True)
+        run(out, quick=quick, **given)

@@ -58,6 +58,13 @@ TimeBudget = Annotated[
     str | None,
     typer.Option("--time-budget", metavar="TIME", help="Time for each method, such as 90s, 10m or 2h; it then ends."),
 ]
+Executor = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        help="Run the fits of a study that times none side by side: processes:4, threads:4 or dask://HOST:PORT.",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document on standard output; what people read goes to standard error.")
 ]

@@ -70,6 +70,17 @@ class Dataset:
                 array.setflags(write=False)
             object.__setattr__(self, field, array)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Weights that are all one, and take no memory, take none in a pickle either."""
+        ones = self.weights.strides == (0,) and self.weights[0] == 1
+        return vars(self) | ({"weights": None} if ones else {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        weights = np.broadcast_to(1.0, len(state["points"])) if state["weights"] is None else state["weights"]
+        vars(self).update(state | {"weights": weights})
+        for array in (self.points, self.weights):
+            array.setflags(write=False)
+
     def _take_frame(self) -> None:
         """Numbers and names of a table: a frame of pandas, Polars or Arrow."""
         if (frame := frame_of(self.points)) is None:

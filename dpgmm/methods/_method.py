@@ -11,6 +11,7 @@ import xarray as xr
 
 from ..errors import InputError
 from ..model.posterior import Conjugate, Posterior
+from ..model.recipes import Origin
 
 Kind = Literal["point", "guide", "sampler"]
 Target = Literal["posterior", "process"]
@@ -29,7 +30,8 @@ class Method:
     points into components, and needs them as they are, uncompressed. `check`: raises `InputError` where it cannot
     take a posterior, before anything runs. `quick`: options of a short run. `colour`
     in pictures, ours told apart by the colour-blind (Okabe & Ito 2008). `usual`: whether a
-    comparison runs it unless told which; `most`: number of points up to which it does.
+    comparison runs it unless told which; `most`: number of points up to which it does. `origin`: the name or file by which
+    the registry found it, of which a changed copy knows nothing.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Method:
     colour: str = GREY
     usual: bool = False
     most: float = float("inf")
+    origin: Origin | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self):
         """Raises `InputError` where the record is not of the kind described."""

@@ -1,5 +1,7 @@
 """The methods there are: ours, those of installed packages, and a user's own file by path."""
 
+import copyreg
+import dataclasses
 import difflib
 import functools
 import importlib.metadata
@@ -15,6 +17,7 @@ from ..errors import InputError
 from ..model import loading
 from ..model.places import entry_points, folder, peers
 from ..model.posterior import Posterior
+from ..model.recipes import Origin
 from . import blocked_gibbs, cavi, gibbs, map, nuts, svi
 from ._method import GREY, Method
 
@@ -75,12 +78,12 @@ def _named(name: str) -> Method:
     if (method := known(name)) is not None:
         return method
     if name.endswith(".py"):
-        return _register(_of_file(Path(name)), name)
+        return _register(_of_file(Path(name), Origin.of(name)), name)
     entries = entry_points()
     if name in entries:
         return _register(_of_entry(entries[name]), entries[name].value, name)
     if name in peers():
-        return _register(_of_file(folder("comparisons") / "peers" / f"{name}.py"), name)
+        return _register(_of_file(folder("comparisons") / "peers" / f"{name}.py", Origin(name)), name)
     close = difflib.get_close_matches(name, [*names(), *peers()], n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join([*names(), *peers()])}."
     raise InputError(f"no method {name!r}: {hint} Or give the path of a .py file")
@@ -92,16 +95,17 @@ def _of_entry(entry: importlib.metadata.EntryPoint) -> Method:
         method = entry.load()
     except Exception as error:
         raise InputError(f"method {entry.name} of {entry.value}: {type(error).__name__}: {error}") from error
-    return _telling(stated(method, entry.value), Path(sys.modules[entry.module].__file__ or entry.module))
+    path = Path(sys.modules[entry.module].__file__ or entry.module)
+    return _telling(stated(method, entry.value), path, Origin(entry.name))
 
 
-def _of_file(path: Path) -> Method:
+def _of_file(path: Path, origin: Origin) -> Method:
     """The `METHOD` of a file."""
     module = loading.load(str(path), "methods")
-    return _telling(stated(getattr(module, "METHOD", None), str(path)), path)
+    return _telling(stated(getattr(module, "METHOD", None), str(path)), path, origin)
 
 
-def _telling(method: Method, path: Path) -> Method:
+def _telling(method: Method, path: Path, origin: Origin) -> Method:
     """The method, which tells of a mistake in its file as one, with its line."""
 
     @functools.wraps(method.run)
@@ -109,7 +113,32 @@ def _telling(method: Method, path: Path) -> Method:
         with loading.told(path, "method"):
             return method.run(posterior, key, **options)
 
-    return Method(**{**vars(method), "run": run})
+    found = dataclasses.replace(method, run=run)
+    object.__setattr__(found, "origin", origin)
+    return found
+
+
+def _reduced(method: Method) -> tuple:
+    """What pickles a method: its name or file, or else its fields, where its functions can be imported."""
+    if REGISTRY.get(method.name) is method:
+        return find, (method.name,)
+    if method.origin is not None:
+        return _found_again, (method.origin,)
+    fields = {field.name: getattr(method, field.name) for field in dataclasses.fields(method) if field.init}
+    return _of_fields, (fields | {"quick": dict(method.quick)},)
+
+
+copyreg.pickle(Method, _reduced)
+
+
+@functools.lru_cache
+def _found_again(origin: Origin) -> Method:
+    """The method of that name or file, read once in a process: what it has compiled stays."""
+    return find(origin.found())
+
+
+def _of_fields(fields: dict[str, Any]) -> Method:
+    return Method(**fields)
 
 
 def stated(method: Any, where: str) -> Method:

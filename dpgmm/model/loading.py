@@ -1,6 +1,7 @@
 """Models and studies, loaded by name or by path: a user's own file is as good as ours."""
 
 import contextlib
+import dataclasses
 import difflib
 import importlib.machinery
 import importlib.util
@@ -20,6 +21,7 @@ from ..errors import InputError
 from . import statements
 from .places import STUDY, folder, names
 from .posterior import Posterior
+from .recipes import Origin, Recipe
 
 OTHERWISE = {"data": "as the first argument", "truncation": "by --truncation"}
 """How to give what is no option of --set."""
@@ -31,14 +33,14 @@ def load_model(name: str | Path) -> Callable[..., Posterior]:
     Its `data` is a `Dataset`, or anything that makes one; a model without a default of its own for `truncation` gets that
     of `dpgmm.sticks.default_truncation` under Gamma(1, log N). Raises `InputError` where there is no such model, the file
     cannot be imported, or it has no such function; and, when called, where an option is not one of the model's, or a file
-    of the user's fails or returns no `Posterior`.
+    of the user's fails or returns no `Posterior`. What it returns can be pickled, as name or path, data and options.
 
     Examples:
         >>> make = dpgmm.load_model("stick_breaking")
         >>> make([9.2, 9.4, 19.6, 20.1], truncation=3).data.points.shape
         (4, 1)
     """
-    make = posterior_function(name)
+    make, origin = posterior_function(name), Origin.of(name)
     accepted = inspect.signature(make).parameters
 
     def posterior(data: Any, **options: Any) -> Posterior:
@@ -50,10 +52,18 @@ def load_model(name: str | Path) -> Callable[..., Posterior]:
         if "truncation" in accepted and accepted["truncation"].default is inspect.Parameter.empty:
             size = data.total_weight
             options = {"truncation": sticks.default_truncation(size, 1.0, sticks.default_rate(size))} | options
-        return _tried(make, data, options, Path(name)) if str(name).endswith(".py") else make(data, **options)
+        made = _tried(make, data, options, Path(name)) if str(name).endswith(".py") else make(data, **options)
+        given = origin, data, options, jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+        return dataclasses.replace(made, recipe=Recipe(_made_again, given, made))
 
     posterior.__doc__ = make.__doc__
     return posterior
+
+
+def _made_again(origin: Origin, data: Dataset, options: dict[str, Any], x64: bool) -> Posterior:  # noqa: FBT001
+    """What `load_model` made of these, in the precision in which it was made."""
+    with jax.enable_x64(x64):
+        return load_model(origin.found())(data, **options)
 
 
 def posterior_function(name: str | Path | ModuleType) -> Callable[..., Posterior]:

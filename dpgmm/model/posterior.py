@@ -15,8 +15,9 @@ from ..densities import distributions, gaussian, mixture
 from ..densities.concentration import Concentration
 from ..densities.gaussian import BaseMeasure
 from ..densities.transforms import Transform
-from ..errors import above, at_least
+from ..errors import InputError, above, at_least
 from .programs import Programs
+from .recipes import Recipe
 
 Parameters = dict[str, Array]
 
@@ -89,6 +90,7 @@ class Posterior:
     NumPyro, `mixture(parameters) -> Mixture`, one `Transform` per site, in an order in which each may use the sites
     before it, and `initial(key) -> parameters`, a dispersed start. `parameters` is a dict of arrays keyed by site name.
     Everything else follows here, once. `conjugate` is there for methods that need a conjugate prior, where it is one.
+    `recipe`, set by `load_model`, is how it was made: what has one can be pickled, and is made again where it arrives.
 
     Examples:
         >>> posterior.name, posterior.data.points.shape
@@ -107,6 +109,17 @@ class Posterior:
     initial: Callable[[Array], Parameters]
     conjugate: Conjugate | None = None
     programs: Programs = dataclasses.field(default_factory=Programs, repr=False)
+    recipe: Recipe | None = dataclasses.field(default=None, repr=False)
+
+    def __reduce__(self) -> tuple:
+        """Raises `InputError` where there is no recipe, or more than the data has been changed since."""
+        if self.recipe is None or not self.recipe.fits(self):
+            how = "was made by hand" if self.recipe is None else "was changed after it was made"
+            raise InputError(
+                f"posterior {self.name} {how}, so that it cannot be sent to another process; state it in a model file"
+                " and make it by load_model(path)(data)"
+            )
+        return self.recipe.reduced(self)
 
     def log_likelihood(self, parameters: Parameters) -> Float[Array, ""]:
         """``sum_n omega_n log sum_k w_k N(x_n | mu_k, Sigma_k)``, nats."""

@@ -1,6 +1,8 @@
 """Simulation-based calibration: parameters from the prior, points from them, a fit, and the rank of the truth."""
 
+import functools
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +18,7 @@ from ...diagnostics.importance import k_hat
 from ...draws import allocations, answer
 from ...draws.thinning import evenly
 from ...errors import InputError, at_least
-from ...methods import Method, find, fitting
+from ...methods import Method, find, fitting, many
 from ...model.posterior import Parameters, Posterior
 from ...model.prior_predictive import check_proper, prior_draw
 from .. import exact
@@ -42,6 +44,7 @@ def simulate(
     *,
     simulations: int = 200,
     draws: int = 99,
+    executor: Executor | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> Ranks:
@@ -58,17 +61,14 @@ def simulate(
     posterior's starting value, and quantities that move with the data are left out. That is exact: given the data, what does
     not move has the same law wherever the mean was, as the model only moves along with it.
 
-    `key` is one of JAX's, of either kind, or a seed.
+    `key` is one of JAX's, of either kind, or a seed. With an `executor` fits run side by side, to the same ranks:
+    see `dpgmm.fit_many`.
 
     Raises `InputError` for an unknown method or option, no simulations or draws, an improper prior of anything
     else, weighted points, a truncation too low.
     """
-    found = []
-    for refit in refits(posterior, method, key, simulations=simulations, draws=draws, **options):
-        found.append(refit)
-        if progress is not None:
-            progress(len(found), simulations)
-    return as_ranks(posterior, method, found, draws)
+    common = {"simulations": simulations, "draws": draws, "executor": executor, "progress": progress}
+    return as_ranks(posterior, method, list(refits(posterior, method, key, **common, **options)), draws)
 
 
 def as_ranks(posterior: Posterior, method: str | Method, found: list[Refit], draws: int) -> Ranks:
@@ -117,9 +117,17 @@ def prior_draws(posterior: Posterior, key: Array, count: int) -> tuple[Parameter
 
 
 def refits(
-    posterior: Posterior, method: str | Method, key: Array | int, *, simulations: int, draws: int = 99, **options: Any
+    posterior: Posterior,
+    method: str | Method,
+    key: Array | int,
+    *,
+    simulations: int,
+    draws: int = 99,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
 ) -> Iterator[Refit]:
-    """The simulations of `simulate` one by one, so that what is finished survives an interruption."""
+    """The simulations of `simulate` one by one, in their order, so that what is finished survives an interruption."""
     found = find(method, options)
     at_least("calibration", 1, simulations=simulations, draws=draws)
     found.checked(posterior)
@@ -132,12 +140,38 @@ def refits(
     ties, points = np.random.default_rng(np.asarray(key_ties)), np.asarray(points)
     centre, scale = posterior.data.mean, posterior.data.scale
     at = np.stack([centre - scale, centre, centre + scale])
-    for i in range(simulations):
-        data = Dataset(points[i], name=f"simulation {i}")
-        tree = fitting.run(found, posterior.on(data), random.fold_in(key_fit, i), **options)
-        best = answer(tree)
-        every = _with_labels(random.fold_in(key_ties, i), truths[i], best, draws, points[i], at)
-        yield Refit(_rank(jax.device_get(quantities.values(every)), names, ties), _k_hat(best))
+    keys = np.asarray(key_fit), np.asarray(key_ties)
+    refitted = functools.partial(_refitted, posterior, found, options, keys, draws, at)
+    tasks = [_Simulation(i, truths[i], points[i]) for i in range(simulations)]
+    called = lambda task: f"simulation {task.number}"
+    # Ties are broken here, in the order of the simulations: one stream of random numbers serves all of them.
+    for values, k_hat_of_fit in many.each(refitted, tasks, executor, called=called, progress=progress):
+        yield Refit(_rank(values, names, ties), k_hat_of_fit)
+
+
+class _Simulation(NamedTuple):
+    """What one refit is sent: its number, the truth, and ``points (N, D)``."""
+
+    number: int
+    truth: dict[str, np.ndarray]
+    points: np.ndarray
+
+
+def _refitted(
+    posterior: Posterior,
+    method: Method,
+    options: dict[str, Any],
+    keys: tuple[np.ndarray, np.ndarray],
+    draws: int,
+    at: np.ndarray,
+    task: _Simulation,
+) -> tuple[dict[str, np.ndarray], float | None]:
+    """All quantities of the truth, first, and of `draws` draws, ``(1 + draws,)`` each, and the k-hat of the fit."""
+    key_fit, key_ties = (random.fold_in(key, task.number) for key in keys)
+    data = Dataset(task.points, name=f"simulation {task.number}")
+    best = answer(fitting.run(method, posterior.on(data), key_fit, **options))
+    every = _with_labels(key_ties, task.truth, best, draws, task.points, at)
+    return jax.device_get(quantities.values(every)), _k_hat(best)
 
 
 def _rank(values: dict[str, np.ndarray], names: tuple[str, ...], ties: np.random.Generator) -> np.ndarray:
