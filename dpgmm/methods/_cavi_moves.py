@@ -62,7 +62,9 @@ def cycle(climb: Climb, data: Arrays, prior: Conjugate) -> Climb:
         return (*last[1:], after), (bound, length)
 
     # A loop, so that there is one pass to compile and not three.
-    (_, second, third), (bounds, lengths) = jax.lax.scan(one, (climb.state,) * 3, jnp.arange(3) == 2)
+    (_, second, third), (bounds, lengths) = jax.lax.scan(
+        one, (climb.state, climb.state, climb.state), jnp.arange(3) == 2
+    )
     reached, further, length = bounds[1], bounds[2], lengths[2]
     fine = further >= reached
     reach = jnp.where(fine, jnp.where(length >= climb.reach, FURTHEST, 1.0), 1 / FURTHEST) * climb.reach

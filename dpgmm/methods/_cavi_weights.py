@@ -129,12 +129,12 @@ def _stick_centre(counts: Counts, mean: Scalar) -> Parameters:
 
 def _sample_sticks(key: Array, counts: Counts, mean: Scalar, prior: Conjugate) -> Parameters:
     here, after = _betas(counts, mean)
-    held = not isinstance(prior.concentration, Concentration)
-    shape, rate = (1.0, 1.0) if held else _gamma(counts, mean, prior.concentration)
+    free = isinstance(prior.concentration, Concentration)
+    shape, rate = _gamma(counts, mean, prior.concentration) if free else (1.0, 1.0)
     # All gamma variates at once: each call takes seconds to compile.
     shapes = jnp.concatenate([here, after, jnp.full_like(here, shape, shape=1)])
     log_here, log_after, log_a = jnp.split(random.loggamma(key, shapes), (len(here), 2 * len(here)))
-    a = jnp.full_like(mean, prior.concentration) if held else jnp.exp(log_a[0]) / rate
+    a = jnp.exp(log_a[0]) / rate if free else jnp.asarray(prior.concentration, mean.dtype)
     return {"concentration": a, "stick_logits": log_here - log_after}
 
 

@@ -246,7 +246,7 @@ def _climbed(
     def begin(keys, data):
         return jax.vmap(lambda k: init(k, data, prior, num_components))(keys)
 
-    climbing, moving = np.zeros((), bool), np.ones((), bool)
+    climbing, moving = jnp.zeros((), bool), jnp.ones((), bool)
 
     def some(keys, climbs, data, moving):
         def one(climb, key):
