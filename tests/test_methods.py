@@ -1,6 +1,7 @@
 """Every method in the registry: the schema, same seed same numbers, and what each one promises."""
 
 import json
+from types import SimpleNamespace
 
 import few_points
 import jax
@@ -14,7 +15,7 @@ from numpyro.infer.initialization import init_to_value
 import dpgmm
 from dpgmm import draws
 from dpgmm.densities import conjugate
-from dpgmm.methods import REGISTRY, _run, budgets, svi
+from dpgmm.methods import REGISTRY, _batches, _run, budgets, svi
 from dpgmm.model.programs import Programs
 
 SHORT = {
@@ -143,11 +144,49 @@ def test_every_guide_lifts_its_bound(guide):
 
 def test_a_restart_of_svi_begins_at_the_best_of_its_candidates(posterior):
     key = jax.random.PRNGKey(3)
-    starts = svi._starts(posterior, key, 2, 5)
+    starts = svi._starts(posterior, key, 2, 5, None)
     every = jax.vmap(posterior.log_density)(_run.dispersed(posterior, key, 10))
     best = np.asarray(every).reshape(2, 5).max(axis=1)
     np.testing.assert_allclose(jax.vmap(posterior.log_density)(starts), best, rtol=1e-12)
     assert (best > np.median(every)).all()
+
+
+@pytest.mark.quick("methods")
+def test_batches_are_all_points_where_these_are_few():
+    few, many = (dpgmm.Dataset(np.zeros((n, 1)) + np.arange(n)[:, None]) for n in (50_000, 50_001))
+    at = lambda data, asked: _batches.size_of("map", SimpleNamespace(data=data), asked)
+    assert [at(few, None), at(many, None)] == [None, 10_000]
+    assert [at(few, 49_999), at(few, 50_000), at(few, 70_000)] == [49_999, None, None]
+    with pytest.raises(dpgmm.InputError, match="map option batch_size = 0"):
+        at(few, 0)
+
+
+@pytest.mark.quick("methods")
+def test_the_gradient_of_a_batch_has_the_gradient_as_its_mean(posterior):
+    """Of weighted points, within four standard errors of 2,000 batches of 20."""
+    points = posterior.data.points
+    data = posterior.on(dpgmm.Dataset(points, np.linspace(0.5, 2, len(points)))).arrays()
+    at = posterior.initial(jax.random.PRNGKey(0))
+    gradient = lambda data: jax.grad(lambda means: posterior.on(data).log_likelihood(at | {"means": means}))(
+        at["means"]
+    )
+    keys = jax.random.split(jax.random.PRNGKey(1), 2_000)
+    every = jax.jit(lambda keys, data: jax.lax.map(lambda k: gradient(_batches.drawn(k, data, 20)), keys))(keys, data)
+    error = np.std(every, axis=0) / np.sqrt(len(keys))
+    assert (np.abs(np.mean(every, axis=0) - gradient(data)) < 4 * error).all()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["map", "svi"])
+def test_steps_of_batches_arrive_where_steps_of_all_points_do(method):
+    """Within a few nats, of batches of a twentieth; those that did not stand for all would end a hundred away."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(4_000, 2)) + 6.0 * rng.integers(0, 2, (4_000, 1))
+    posterior = dpgmm.load_model("stick_breaking")(dpgmm.Dataset(points), truncation=2)
+    value = lambda tree: tree.attrs["elbo"] if method == "svi" else tree["sample_stats"]["log_joint"].values[:, 0]
+    short = {"map": {"restarts": 4, "steps": 1_000}, "svi": {"restarts": 2, "max_steps": 6_000}}[method]
+    whole, batches = (value(dpgmm.fit(posterior, method, batch_size=size, **short)).max() for size in (None, 200))
+    assert abs(whole - batches) < 5
 
 
 @pytest.mark.quick("methods")

@@ -21,7 +21,7 @@ from ..data import Dataset
 from ..densities import base_measure, conjugate, gaussian
 from ..errors import InputError, above, at_least
 from ..model.posterior import Arrays, Conjugate, Parameters, Posterior
-from . import _cavi_moves
+from . import _batches, _cavi_moves
 from ._cavi_moves import Climb
 from ._cavi_passes import CAVIState, Statistics, components, elbo, from_statistics, step
 from ._cavi_weights import WEIGHTS
@@ -44,8 +44,6 @@ SNAPSHOTS = 30
 """Components kept along the way."""
 SAMPLE = 50_000
 """Random points on which restarts climb first, where there are more."""
-DRAWS, LEAST, WORK = 1_000, 10, 10_000_000_000
-"""Draws of a restart by default; of very many points as many as take so many point-component pairs, and no fewer than 10."""
 
 
 def run(
@@ -83,8 +81,7 @@ def run(
     above(0, relative_tolerance=relative_tolerance)
     prior = checked(posterior)
     if draws_per_restart is None:
-        pairs = posterior.data.size * int(posterior.options["truncation"]) * restarts
-        draws_per_restart = min(DRAWS, max(LEAST, WORK // pairs))
+        draws_per_restart = _batches.draws_of(posterior, restarts)
     at_least("cavi", 1, draws_per_restart=draws_per_restart)
     key_climb, key_draw = random.split(key)
     how = _How(restarts, max_steps, relative_tolerance, moves)

@@ -24,6 +24,7 @@ from numpyro.infer.svi import SVIState
 from .. import draws
 from ..errors import InputError, above, at_least
 from ..model.posterior import Arrays, Parameters, Posterior
+from . import _batches
 from ._method import Method
 from ._run import Progress, constrained, dispersed, expired, run_chains, stack
 
@@ -34,8 +35,8 @@ GUIDES = {
 }
 CHUNK = 500
 """Steps between two looks at the stopping rule, at the progress bar and at Ctrl-C."""
-FRESH = 1_000
-"""Draws of the guide, at least, from which the evidence lower bound of a restart is taken."""
+FALLS = 4
+"""Of the learning rate, where batches hide whether one has helped."""
 PATIENCE = 3
 """Looks in a row without progress before the learning rate falls, or a restart stops."""
 DECAY = 4.0
@@ -52,8 +53,9 @@ def run(
     max_steps: int = 20_000,
     learning_rate: float = 0.02,
     particles: int = 1,
-    draws_per_restart: int = 1_000,
+    draws_per_restart: int | None = None,
     init_scale: float = 0.01,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
     """Maximise the evidence lower bound from dispersed starts; chain = restart, draws from each guide.
@@ -65,23 +67,28 @@ def run(
         `max_steps`: of Adam, at most; a restart stops before if it is settled.
         `learning_rate`: of Adam to begin with.
         `particles`: draws of the guide from which a step takes its gradient.
-        `draws_per_restart`: draws of each fitted guide.
+        `draws_per_restart`: draws of each fitted guide; by default 1,000, fewer of millions of points.
         `init_scale`: standard deviation of the guide's coordinates to begin with.
+        `batch_size`: random points that a step takes its gradient from; by default all, 10,000 of more than 50,000.
 
     Once the mean loss of the last `CHUNK` steps has not fallen below the best so far by two standard errors, `PATIENCE`
-    times in a row, the learning rate falls by `DECAY`; once that has not helped, by as much, a restart stops.
-    `optimisation` holds the negative ELBO (nats, noisy, NaN after the stop) and the
-    components at the guide's median along the way. `sample_stats/log_weight` (chain, draw) is each draw's log importance
-    weight, nats; attribute `elbo` their mean, one a restart, over `FRESH` draws or more. Deterministic given `key`. Raises
-    `InputError` for an unknown guide or options out of range.
+    times in a row, the learning rate falls by `DECAY`; once that has not helped, by as much, a restart stops. With batches
+    it falls `FALLS` times: their noise hides what helps.
+    `optimisation` holds the negative ELBO (nats, noisy, NaN after the stop) and the components at the guide's median along
+    the way. `sample_stats/log_weight` (chain, draw) is each draw's log importance weight, nats; attribute `elbo` their mean,
+    one a restart, over the default number of draws at least. Deterministic given `key`. Raises `InputError` for an unknown
+    guide or options out of range.
     """
     if guide not in GUIDES:
         raise InputError(f"svi: no guide {guide!r}; there are {', '.join(GUIDES)}")
     sizes = {"restarts": restarts, "candidates": candidates, "max_steps": max_steps, "particles": particles}
+    fresh = _batches.draws_of(posterior, restarts)
+    draws_per_restart = fresh if draws_per_restart is None else draws_per_restart
     at_least("svi", 1, **sizes, draws_per_restart=draws_per_restart)
     above(0, learning_rate=learning_rate, init_scale=init_scale)
+    size = _batches.size_of("svi", posterior, batch_size)
     key_start, key_run, key_draw = random.split(key, 3)
-    starts, data = _starts(posterior, key_start, restarts, candidates), posterior.arrays()
+    starts, data = _starts(posterior, key_start, restarts, candidates, size), posterior.arrays()
     unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], starts))[1]
     flat = jax.vmap(lambda u: ravel_pytree(u)[0])(starts)
     log_density = lambda u, data: posterior.on(data).log_density(unravel(u))
@@ -90,22 +97,26 @@ def run(
     keys = random.split(key_run, restarts)
     states = [SVIState(svi.optim.init(params | {"auto_loc": u}), None, k) for u, k in zip(flat, keys, strict=True)]
 
-    def chunk(state, data, rate):
-        state = _at_rate(state, rate)
-        state, losses = jax.lax.scan(lambda s, _: svi.update(s, data), state, length=CHUNK)
+    def chunk(state, key, data, rate):
+        some = lambda s, key: svi.update(s, _batches.drawn(key, data, size))
+        state, losses = jax.lax.scan(some, _at_rate(state, rate), random.split(key, CHUNK))
         return state, losses, svi.get_params(state)
 
-    compiled, compile_seconds = posterior.compile((*static, CHUNK), chunk, states[0], data, learning_rate)
+    batches = random.split(random.fold_in(key_run, 1), (restarts, -(-max_steps // CHUNK)))
+    compiled, compile_seconds = posterior.compile(
+        (*static, CHUNK, size), chunk, states[0], batches[0, 0], data, learning_rate
+    )
 
     def restart(index, advance):
         state, losses, falls, since = states[index], [], 0, 0
         path, params = [flat[index]], {}
         for done in range(0, max_steps, CHUNK):
-            state, values, params = compiled(state, data, learning_rate * DECAY**-falls)
+            state, values, params = compiled(state, batches[index, len(losses)], data, learning_rate * DECAY**-falls)
             losses.append(np.asarray(values))
             path.append(params["auto_loc"])
             settled = _settled(losses[since:])
-            last = (settled and not _fallen(losses, since)) or expired()
+            helped = _fallen(losses, since) if size is None else falls < FALLS
+            last = (settled and not helped) or expired()
             falls, since = (falls + 1, len(losses)) if settled else (falls, since)
             advance(max_steps - done if last else CHUNK, f"restart {index + 1}, ELBO {-losses[-1].mean():.1f}")
             if last:
@@ -113,7 +124,7 @@ def run(
         return params, np.concatenate(losses), path
 
     results, run_seconds = run_chains(restart, restarts, max_steps, progress)
-    count = max(FRESH, draws_per_restart)
+    count = max(fresh, draws_per_restart)
     one = lambda data: lambda of_restart: _weighted_draws(family, log_density, count, of_restart, data)
     every = lambda restarts, data: jax.lax.map(one(data), restarts)
     fitted = random.split(key_draw, restarts), stack([r[0] for r in results])
@@ -130,12 +141,12 @@ def run(
     return tree
 
 
-def _starts(posterior: Posterior, key: Array, restarts: int, candidates: int) -> Parameters:
+def _starts(posterior: Posterior, key: Array, restarts: int, candidates: int, size: int | None) -> Parameters:
     """The best of so many dispersed points for each restart: Adam leaves few of the optima that it comes into."""
     every = dispersed(posterior, key, restarts * candidates)
     log_densities = lambda every, data: jax.lax.map(posterior.on(data).log_density, every)
-    arguments = every, posterior.arrays()
-    density = posterior.compile(("svi, starts", restarts, candidates), log_densities, *arguments)[0](*arguments)
+    arguments = every, _batches.drawn(random.fold_in(key, 1), posterior.arrays(), size)
+    density = posterior.compile("svi, starts", log_densities, *arguments)[0](*arguments)
     density = jnp.where(jnp.isnan(density), -jnp.inf, density).reshape(restarts, candidates)
     best = jnp.argmax(density, axis=1) + candidates * jnp.arange(restarts)
     return jax.tree.map(lambda leaf: leaf[best], every)
