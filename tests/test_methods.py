@@ -167,9 +167,10 @@ def test_the_gradient_of_a_batch_has_the_gradient_as_its_mean(posterior):
     points = posterior.data.points
     data = posterior.on(dpgmm.Dataset(points, np.linspace(0.5, 2, len(points)))).arrays()
     at = posterior.initial(jax.random.PRNGKey(0))
-    gradient = lambda data: jax.grad(lambda means: posterior.on(data).log_likelihood(at | {"means": means}))(
-        at["means"]
-    )
+
+    def gradient(data):
+        return jax.grad(lambda means: posterior.on(data).log_likelihood(at | {"means": means}))(at["means"])
+
     keys = jax.random.split(jax.random.PRNGKey(1), 2_000)
     every = jax.jit(lambda keys, data: jax.lax.map(lambda k: gradient(_batches.drawn(k, data, 20)), keys))(keys, data)
     error = np.std(every, axis=0) / np.sqrt(len(keys))

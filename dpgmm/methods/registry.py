@@ -78,7 +78,7 @@ def _named(name: str) -> Method:
     if (method := known(name)) is not None:
         return method
     if name.endswith(".py"):
-        return _register(_of_file(Path(name), Origin.of(name)), name)
+        return _register(_of_file(Path(name)), name)
     entries = entry_points()
     if name in entries:
         return _register(_of_entry(entries[name]), entries[name].value, name)
@@ -99,10 +99,10 @@ def _of_entry(entry: importlib.metadata.EntryPoint) -> Method:
     return _telling(stated(method, entry.value), path, Origin(entry.name))
 
 
-def _of_file(path: Path, origin: Origin) -> Method:
-    """The `METHOD` of a file."""
+def _of_file(path: Path, origin: Origin | None = None) -> Method:
+    """The `METHOD` of a file, which is its own origin unless it has another."""
     module = loading.load(str(path), "methods")
-    return _telling(stated(getattr(module, "METHOD", None), str(path)), path, origin)
+    return _telling(stated(getattr(module, "METHOD", None), str(path)), path, origin or Origin.of(path))
 
 
 def _telling(method: Method, path: Path, origin: Origin) -> Method:
