@@ -99,7 +99,7 @@ ROUNDS, MOST = 3, 30
 
 
 def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
-    """Run every case in a process of its own; print tables, write the page. `quick`: two works of two sizes."""
+    """Run every case in a process of its own; print tables, write the page. `quick`: few small cases, two cores at most."""
     rows = QUICK if quick else FULL
     measured, found = {}, []
     with study.bar("scaling", sum(len(row.cases) for row in rows)) as next_fit, tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -268,6 +268,22 @@ def test_results_are_in_the_order_of_the_tasks_and_few_are_ahead(backwards, monk
     assert backwards.most == 3
     assert told == [(i, 10) for i in range(1, 11)]
     assert list(many.each(double, [], backwards, called=called)) == []
+
+
+@pytest.mark.quick("methods")
+def test_tasks_that_nobody_waits_for_are_told_too():
+    """Those that have ended before they are asked for."""
+
+    class AtOnce(ThreadPoolExecutor):
+        def submit(self, function, /, *args):
+            future = Future()
+            future.set_result(function(*args))
+            return future
+
+    told = []
+    with AtOnce(1) as executor:
+        assert list(many.each(double, range(4), executor, called=called, progress=lambda *done: told.append(done)))
+    assert told == [(i, 4) for i in range(1, 5)]
 
 
 @pytest.mark.quick("methods")

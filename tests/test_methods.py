@@ -180,7 +180,7 @@ def test_the_gradient_of_a_batch_has_the_gradient_as_its_mean(posterior):
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["map", "svi"])
 def test_steps_of_batches_arrive_where_steps_of_all_points_do(method):
-    """Within a few nats, of batches of a twentieth; those that did not stand for all would end a hundred away."""
+    """Within a few nats, of batches of a twentieth."""
     rng = np.random.default_rng(0)
     points = rng.normal(size=(4_000, 2)) + 6.0 * rng.integers(0, 2, (4_000, 1))
     posterior = dpgmm.load_model("stick_breaking")(dpgmm.Dataset(points), truncation=2)
@@ -230,6 +230,7 @@ def test_svi_arrives_at_the_posterior_of_many_points():
         ("blocked_gibbs", {"warmup": -5}, "blocked_gibbs option warmup = -5: it must be a whole number, 0 or more"),
         ("nuts", {"chains": 0}, "nuts option chains = 0: it must be a whole number, 1 or more"),
         ("map", {"steps": 2.5}, "map option steps = 2.5: it must be a whole number, 1 or more"),
+        ("svi", {"restarts": 0}, "svi option restarts = 0: it must be a whole number, 1 or more"),
         ("svi", {"max_steps": 0}, "svi option max_steps = 0: it must be a whole number, 1 or more"),
     ],
 )

@@ -61,7 +61,10 @@ def source(path: str | Path) -> Source:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[Source]:
-    """`source`, but for text and Parquet of `STREAMED` bytes or more an open file; what is packed is unpacked on disk."""
+    """`source`, but an open file for text of `STREAMED` bytes or more, and for Parquet, in a plain file of `MAPPED` or more.
+
+    What is packed is unpacked on disk.
+    """
     held = _source(path, STREAMED)
     try:
         yield held

@@ -28,7 +28,8 @@ Pieces = Callable[[Kinds], Generator[pd.DataFrame]]
 def read_streamed(source: Source, missing: tuple[str, ...] = ()) -> Table | None:
     """The table of an open file: what `read_array` and `read_text` make of it in memory, on disk; None for other sources.
 
-    Raises the same `InputError`, and another where there is no room for the numbers.
+    Raises the same `InputError`, of a text whose quotes do not match perhaps of another mistake first, and one where there
+    is no room for the numbers.
     """
     if source.file is None:
         return None

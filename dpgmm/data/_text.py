@@ -279,7 +279,11 @@ def frame(where: str, records: Records, form: Form, **options: Any) -> pd.DataFr
         read = pd.read_csv(text, skip_blank_lines=False, **shape, **options)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
         check_lengths(where, records, form, surely=True)
-        reason = "a quote is not closed" if "EOF inside string" in str(error) else " ".join(str(error).split())
+        reason = (
+            "a quote is not closed"
+            if "EOF inside string" in str(error)
+            else " ".join(re.sub(r"in line \d+", "in a line", str(error)).split())
+        )
         raise InputError(f"{where}: not a text table ({reason}); save it as CSV") from error
     if len(read) != records.size - header:
         raise InputError(f"{where}: not a text table (a quote is not closed); save it as CSV")

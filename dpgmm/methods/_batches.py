@@ -34,5 +34,5 @@ def drawn(key: Array, data: Arrays, size: int | None) -> Arrays:
 
 def draws_of(posterior: Posterior, restarts: int) -> int:
     """Draws of each of so many guides: every one is a pass over all points."""
-    pairs = posterior.data.size * int(posterior.options["truncation"]) * restarts
+    pairs = posterior.data.size * int(posterior.options.get("truncation", 1)) * restarts
     return min(DRAWS, max(LEAST, WORK // pairs))

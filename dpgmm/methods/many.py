@@ -152,8 +152,11 @@ def _through(
             if not window:
                 return
             name, first = window[0]
-            while not first.done():
-                ended, running = wait(running, return_when=FIRST_COMPLETED)
+            while first in running:
+                wait(running, return_when=FIRST_COMPLETED)
+                # All that have ended, also those that nobody waited for: they are told, and their results not kept.
+                ended = {future for future in running if future.done()}
+                running -= ended
                 done = _told(tell, done, len(ended))
             window.popleft()
             with named(name):

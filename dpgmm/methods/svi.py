@@ -82,9 +82,10 @@ def run(
     if guide not in GUIDES:
         raise InputError(f"svi: no guide {guide!r}; there are {', '.join(GUIDES)}")
     sizes = {"restarts": restarts, "candidates": candidates, "max_steps": max_steps, "particles": particles}
+    at_least("svi", 1, **sizes)
     fresh = _batches.draws_of(posterior, restarts)
     draws_per_restart = fresh if draws_per_restart is None else draws_per_restart
-    at_least("svi", 1, **sizes, draws_per_restart=draws_per_restart)
+    at_least("svi", 1, draws_per_restart=draws_per_restart)
     above(0, learning_rate=learning_rate, init_scale=init_scale)
     size = _batches.size_of("svi", posterior, batch_size)
     key_start, key_run, key_draw = random.split(key, 3)
