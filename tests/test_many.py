@@ -275,9 +275,9 @@ def test_tasks_that_nobody_waits_for_are_told_too():
     """Those that have ended before they are asked for."""
 
     class AtOnce(ThreadPoolExecutor):
-        def submit(self, function, /, *args):
+        def submit(self, fn, /, *args, **kwargs):
             future = Future()
-            future.set_result(function(*args))
+            future.set_result(fn(*args, **kwargs))
             return future
 
     told = []
