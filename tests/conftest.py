@@ -56,3 +56,15 @@ def forget():
         SHARED.forget()
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture
+def file(tmp_path):
+    """``file(content, name)`` writes a file, of bytes or text, and returns its path."""
+
+    def write(content, name="file.csv"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write

@@ -11,16 +11,6 @@ from dpgmm.errors import InputError
 pytestmark = pytest.mark.quick("data")
 
 
-@pytest.fixture
-def file(tmp_path):
-    def write(content: str | bytes, name: str = "file.csv"):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
 def test_points_become_read_only_columns_of_float64():
     given_points = np.array([1, 2, 4], np.int32)
     data = Dataset(given_points)

@@ -26,16 +26,6 @@ TABLE = np.array([[1.5, 2.0], [-3.0, 400.0], [0.25, 7.0]])
 TEXT = b"x,y\n1.5,2\n-3,400\n0.25,7\n"
 
 
-@pytest.fixture
-def file(tmp_path):
-    def write(content, name="file.csv"):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
 def zipped(**members):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

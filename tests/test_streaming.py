@@ -52,16 +52,6 @@ SMALL = {
 }
 
 
-@pytest.fixture
-def file(tmp_path):
-    def write(content, name="file.csv"):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
 @pytest.fixture(autouse=True)
 def in_pieces(monkeypatch):
     for (module, name), value in SMALL.items():

@@ -11,8 +11,6 @@ from ..model.posterior import Arrays, Posterior
 
 MANY, SIZE = 50_000, 10_000
 """Points above which steps take batches by default, and how many points those hold."""
-DRAWS, LEAST, WORK = 1_000, 10, 10_000_000_000
-"""Draws of a guide by default; of very many points as many as take so many point-component pairs, and no fewer than 10."""
 
 
 def size_of(method: str, posterior: Posterior, batch_size: int | None) -> int | None:
@@ -30,9 +28,3 @@ def drawn(key: Array, data: Arrays, size: int | None) -> Arrays:
         return data
     rows = random.randint(key, (size,), 0, len(data.points))
     return Arrays(data.points[rows], data.weights[rows] * (len(data.points) / size))
-
-
-def draws_of(posterior: Posterior, restarts: int) -> int:
-    """Draws of each of so many guides: every one is a pass over all points."""
-    pairs = posterior.data.size * int(posterior.options.get("truncation", 1)) * restarts
-    return min(DRAWS, max(LEAST, WORK // pairs))

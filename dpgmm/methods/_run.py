@@ -17,6 +17,8 @@ from ..model.posterior import Parameters, Posterior
 
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, note)``, called from any thread after every chunk of work."""
+DRAWS, LEAST, WORK = 1_000, 10, 10_000_000_000
+"""Draws of a guide by default; of very many points as many as take so many point-component pairs, and no fewer than 10."""
 
 
 class Deadline:
@@ -64,6 +66,12 @@ def constrained(posterior: Posterior, unconstrained: Any, axes: int, unravel: Ca
     for _ in range(axes):
         one = jax.vmap(one)
     return posterior.compile(("constrained", axes), one, unconstrained)[0](unconstrained)
+
+
+def guide_draws(posterior: Posterior, restarts: int) -> int:
+    """Draws of each of so many guides: every one is a pass over all points."""
+    pairs = posterior.data.size * int(posterior.options.get("truncation", 1)) * restarts
+    return min(DRAWS, max(LEAST, WORK // pairs))
 
 
 def run_chains(

@@ -21,12 +21,12 @@ from ..data import Dataset
 from ..densities import base_measure, conjugate, gaussian
 from ..errors import InputError, above, at_least
 from ..model.posterior import Arrays, Conjugate, Parameters, Posterior
-from . import _batches, _cavi_moves
+from . import _cavi_moves
 from ._cavi_moves import Climb
 from ._cavi_passes import CAVIState, Statistics, components, elbo, from_statistics, step
 from ._cavi_weights import WEIGHTS
 from ._method import Method, conjugate_prior
-from ._run import Progress, expired, run_chains
+from ._run import Progress, expired, guide_draws, run_chains
 
 __all__ = ["CAVIState", "checked", "elbo", "init", "log_density", "run", "sample", "starts", "step"]
 
@@ -81,7 +81,7 @@ def run(
     above(0, relative_tolerance=relative_tolerance)
     prior = checked(posterior)
     if draws_per_restart is None:
-        draws_per_restart = _batches.draws_of(posterior, restarts)
+        draws_per_restart = guide_draws(posterior, restarts)
     at_least("cavi", 1, draws_per_restart=draws_per_restart)
     key_climb, key_draw = random.split(key)
     how = _How(restarts, max_steps, relative_tolerance, moves)
@@ -247,6 +247,7 @@ def _climbed(
 
     def some(keys, climbs, data, moving):
         def one(climb, key):
+            # Without moves their branch is a constant one, and not compiled.
             after, taken = _cavi_moves.advance(key, climb, data, prior, TRIAL, moving if moves else climbing)
             return after, (after.bound, taken)
 

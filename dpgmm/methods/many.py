@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import inspect
 import multiprocessing
 import pickle
 from collections import deque
@@ -39,7 +40,8 @@ AHEAD = 128
 """Tasks that an executor is given at a time: what is drawn ahead of the first that is not done waits in memory."""
 SETTINGS = "jax_enable_x64", "jax_threefry_partitionable", "jax_default_prng_impl"
 """Settings of JAX that draws depend on, which travel with every task."""
-OF_FIT = {"seed", "compression", "tolerance", "blocks", "time_budget"}
+OF_FIT = {name for name, p in inspect.signature(fit).parameters.items() if p.kind is p.KEYWORD_ONLY} - {"progress"}
+"""Options of `fit` itself, which are no method's; progress is told of fits, not within them."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -26,7 +26,7 @@ from ..errors import InputError, above, at_least
 from ..model.posterior import Arrays, Parameters, Posterior
 from . import _batches
 from ._method import Method
-from ._run import Progress, constrained, dispersed, expired, run_chains, stack
+from ._run import Progress, constrained, dispersed, expired, guide_draws, run_chains, stack
 
 GUIDES = {
     "normal": autoguide.AutoDiagonalNormal,
@@ -83,7 +83,7 @@ def run(
         raise InputError(f"svi: no guide {guide!r}; there are {', '.join(GUIDES)}")
     sizes = {"restarts": restarts, "candidates": candidates, "max_steps": max_steps, "particles": particles}
     at_least("svi", 1, **sizes)
-    fresh = _batches.draws_of(posterior, restarts)
+    fresh = guide_draws(posterior, restarts)
     draws_per_restart = fresh if draws_per_restart is None else draws_per_restart
     at_least("svi", 1, draws_per_restart=draws_per_restart)
     above(0, learning_rate=learning_rate, init_scale=init_scale)
@@ -116,8 +116,8 @@ def run(
             losses.append(np.asarray(values))
             path.append(params["auto_loc"])
             settled = _settled(losses[since:])
-            helped = _fallen(losses, since) if size is None else falls < FALLS
-            last = (settled and not helped) or expired()
+            on = not settled or (_fallen(losses, since) if size is None else falls < FALLS)
+            last = not on or expired()
             falls, since = (falls + 1, len(losses)) if settled else (falls, since)
             advance(max_steps - done if last else CHUNK, f"restart {index + 1}, ELBO {-losses[-1].mean():.1f}")
             if last:
