@@ -195,6 +195,7 @@ def header(shape, rest=b""):
         (zipped(a_csv=TEXT, b_csv=TEXT), "a.zip", r"an archive of 2 files \(a.csv, b.csv\); give one of one file"),
         (zipped(xl_sheet=TEXT), "a.xlsx", "a workbook; save its sheet as CSV"),
         (zipped(a_csv=TEXT)[:40], "a.zip", "not a zip archive that can be read"),
+        (zipped(a_csv=TEXT)[:4] + zipped(a_csv=TEXT)[5:], "a.zip", r"can be read \(its index is wrong\)"),
         (header((10**12,)), "a.npy", r"claims \(1000000000000,\) of float64, and 0 bytes follow"),
         (header((2**62, 4), bytes(8)), "a.npy", "its header claims"),
         (header((3,), bytes(23)), "a.npy", "23 bytes follow; it is cut off or damaged"),
@@ -202,7 +203,7 @@ def header(shape, rest=b""):
         (b"PAR1" + bytes(50), "a.parquet", "not a Parquet or Feather file that can be read"),
         (b"\x89HDF\r\n\x1a\n" + bytes(50), "a.nc", "HDF5 or NetCDF; draws are read by `dpgmm diagnose`"),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_what_is_damaged_is_told_in_a_line(file, content, name, message):
     with pytest.raises(InputError, match=message) as caught:

@@ -216,4 +216,6 @@ def _member(where: str, content: bytes | BinaryIO, most: int | None) -> bytes | 
         raise
     except Exception as error:  # What a damaged archive raises is of many kinds.
         _as_file(content).close()
-        raise InputError(f"{where}: not a zip archive that can be read ({error}); it is cut off or damaged") from error
+        # A place before its beginning: bytes and files say that in words of their own.
+        reason = "its index is wrong" if isinstance(error, OSError | ValueError) else error
+        raise InputError(f"{where}: not a zip archive that can be read ({reason}); it is cut off or damaged") from error
