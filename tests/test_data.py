@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpgmm.data import Dataset, dataset, read
+from dpgmm.data import Dataset, _scratch, dataset, read
 from dpgmm.data import _source as source
 from dpgmm.errors import InputError
 
@@ -249,15 +249,33 @@ def test_a_large_array_is_mapped_and_a_small_one_read(tmp_path, monkeypatch):
     mapped = read(tmp_path / "x.npy")
     np.testing.assert_array_equal(mapped.points, values)
     np.testing.assert_array_equal(whole.points, values)
-    base = mapped.points
-    while isinstance(base, np.ndarray) and base.base is not None:
-        base = base.base
-    assert isinstance(base, memoryview)
+    assert not isinstance(lowest(mapped.points), np.ndarray)
     np.save(tmp_path / "two.npy", np.column_stack([values, values]).astype(np.float32))
     np.testing.assert_array_equal(read(tmp_path / "two.npy", ["1"]).points, values.astype(np.float32))
     (tmp_path / "cut.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-8])
     with pytest.raises(InputError, match="cut off or damaged"):
         read(tmp_path / "cut.npy")
+
+
+@pytest.mark.parametrize(("dtype", "order"), [("f4", "C"), ("i8", "C"), ("?", "C"), (">f8", "C"), ("f8", "F")])
+@pytest.mark.parametrize("shape", [(900,), (450, 2)])
+def test_a_large_array_of_another_type_or_order_is_mapped_as_float64_rows(tmp_path, monkeypatch, dtype, order, shape):
+    monkeypatch.setattr(source, "MAPPED", 500)
+    monkeypatch.setattr(_scratch, "ROWS", 100)
+    values = np.random.default_rng(0).normal(0, 50, shape).astype(dtype).copy(order)
+    np.save(tmp_path / "x.npy", values)
+    points = read(tmp_path / "x.npy").points
+    np.testing.assert_array_equal(points, values.reshape(-1, points.shape[1]).astype(float))
+    assert points.dtype == float
+    assert points.flags.c_contiguous
+    assert not isinstance(lowest(points), np.ndarray)
+
+
+def lowest(array):
+    """What an array is a view of, in the end: memory, or a mapped file."""
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return array
 
 
 def test_a_sample_is_of_rows_that_carry_weight_and_stands_for_all():

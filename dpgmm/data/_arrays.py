@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from ._scratch import Scratch
 from ._source import NPY, PARQUET, ZIP, Source
 from ._table import Table, by_row, column
 
@@ -24,7 +25,8 @@ def read_array(source: Source, name: str | None = None) -> Table | None:
     """The table of a file of arrays, by its first bytes; None for what is none of them. `name`: of an array in .npz."""
     content = source.content
     if content.startswith(NPY):
-        return of_array(_npy(source.where, content if source.mapped is None else source.mapped), source.where)
+        values = _npy(source.where, content if source.mapped is None else source.mapped)
+        return of_array(values if source.mapped is None else _as_float64(source.where, values), source.where)
     if content.startswith(ZIP):
         return of_array(_npz(source.where, content, name), source.where)
     if content.startswith((PARQUET, ARROW, FEATHER)):
@@ -86,7 +88,8 @@ def _npy(where: str, content: bytes | memoryview) -> np.ndarray:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(buffer)
     except Exception as error:  # What a damaged header raises is of many kinds.
-        raise InputError(f"{where}: not an array of numbers ({error}); save one with numpy.save") from error
+        reason = "its header is damaged" if " at 0x" in str(error) else error  # An object, by its address.
+        raise InputError(f"{where}: not an array of numbers ({reason}); save one with numpy.save") from error
     rest = content[buffer.tell() :]
     if dtype.hasobject:
         raise InputError(f"{where}: not an array of numbers (it holds pickled objects); save one with numpy.save")
@@ -96,6 +99,17 @@ def _npy(where: str, content: bytes | memoryview) -> np.ndarray:
             f"{where}: its header claims {shape} of {dtype}, and {len(rest):,} bytes follow; it is cut off or damaged"
         )
     return np.frombuffer(rest, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _as_float64(where: str, values: np.ndarray) -> np.ndarray:
+    """A mapped array, row by row in float64: as it is, or written so to a temporary file that is mapped in its place."""
+    plain = values.dtype == np.float64 and values.flags.c_contiguous
+    if plain or values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or not values.size:
+        return values
+    rows = values[:, None] if values.ndim == 1 else values
+    with Scratch(where, rows.shape[1]) as scratch:
+        scratch.append(rows)
+        return scratch.mapped()
 
 
 def _npz(where: str, content: bytes, name: str | None) -> np.ndarray:

@@ -16,12 +16,13 @@ RECORD = 2**24
 
 
 class Blocks(NamedTuple):
-    """An open text: how it is encoded, and whether all of its lines are records as they stand."""
+    """An open text: how it is encoded, whether all of its lines are records as they stand, and whether any is quoted."""
 
     where: str
     file: BinaryIO
     encoding: str
     regular: bool
+    quoted: bool
 
     @classmethod
     def of(cls, source: Source) -> "Blocks":
@@ -29,12 +30,13 @@ class Blocks(NamedTuple):
         assert source.file is not None
         tried = encodings(source.content)
         for encoding in tried:
-            blank, plain = True, True
+            blank, plain, quoted = True, True, False
             try:
                 for text in _texts(source.file, encoding):
                     content = text.encode()
                     blank &= content.isspace()
                     plain = plain and is_regular(content)
+                    quoted = quoted or b'"' in content
                     if len(tried) > 1 and 0 in content:
                         raise InputError(f"{source.where}: not a text table; save it as CSV")
             except UnicodeError:
@@ -43,7 +45,7 @@ class Blocks(NamedTuple):
                 break
             if blank:
                 raise InputError(f"{source.where}: empty; give at least one line of numbers")
-            return cls(source.where, source.file, encoding, plain)
+            return cls(source.where, source.file, encoding, plain, quoted)
         raise InputError(f"{source.where}: not a text table; save it as CSV in UTF-8")
 
     def head(self) -> Records:

@@ -9,6 +9,9 @@ import numpy as np
 
 from ..errors import InputError
 
+ROWS = 2**20
+"""Rows that are written at a time: as float64 they take no memory beside them."""
+
 
 class Scratch:
     """Rows of `width` float64, appended piece by piece and then mapped into memory.
@@ -34,7 +37,8 @@ class Scratch:
         """Write rows ``(n, width)``. Raises `InputError` where there is no room for them."""
         try:
             # Written, not mapped: a full disk is an error here, and the end of the process there.
-            self._file.write(np.ascontiguousarray(rows, np.float64).data)
+            for start in range(0, len(rows), ROWS):
+                self._file.write(np.ascontiguousarray(rows[start : start + ROWS], np.float64).data)
             self.size += len(rows)
         except OSError as error:
             self.close()

@@ -17,7 +17,7 @@ from ._numbers import CONVENTIONS
 from ._scratch import Scratch
 from ._source import PARQUET, Source
 from ._table import Table, Words, by_row, column
-from ._text import cells, exact, form_of, frame
+from ._text import cells, check_quotes, exact, form_of, frame
 
 Kinds = dict[int, int]
 """Columns of words, and the convention that each is read by."""
@@ -28,8 +28,7 @@ Pieces = Callable[[Kinds], Generator[pd.DataFrame]]
 def read_streamed(source: Source, missing: tuple[str, ...] = ()) -> Table | None:
     """The table of an open file: what `read_array` and `read_text` make of it in memory, on disk; None for other sources.
 
-    Raises the same `InputError`, of a text whose quotes do not match perhaps of another mistake first, and one where there
-    is no room for the numbers.
+    Raises the same `InputError`, and one where there is no room for the numbers.
     """
     if source.file is None:
         return None
@@ -39,6 +38,8 @@ def read_streamed(source: Source, missing: tuple[str, ...] = ()) -> Table | None
 def _text(source: Source, missing: tuple[str, ...]) -> Table:
     blocks = Blocks.of(source)
     form = form_of(source.where, blocks.head())
+    for block in blocks.records() if blocks.quoted else ():
+        check_quotes(source.where, block, form.separator)
     below = form._replace(header=False)
 
     def pieces(words: Kinds) -> Generator[pd.DataFrame]:

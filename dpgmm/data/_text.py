@@ -53,6 +53,7 @@ def read_text(source: Source, missing: tuple[str, ...] = ()) -> Table:
     """
     records = _records(decoded(source))
     form = form_of(source.where, records)
+    check_quotes(source.where, records, form.separator)
     read = frame(source.where, records, form, **exact(missing))
 
     def places(rows: Sequence[int]) -> list[str]:
@@ -68,6 +69,7 @@ def read_cells(source: Source) -> pd.DataFrame:
     """All cells of the table of a text, as they are written, under the names of their columns, else positions."""
     records = _records(decoded(source))
     form = form_of(source.where, records)
+    check_quotes(source.where, records, form.separator)
     read = frame(source.where, records, form, keep_default_na=False, na_filter=False, dtype=str)
     read.attrs["separator"] = form.separator
     return read.set_axis(form.names, axis=1)
@@ -243,6 +245,29 @@ def _names(first: list[str], below: list[list[str]]) -> bool:
     if any(any(numeric(j)) and sum(numeric(j)) * 2 >= len(numeric(j)) for j in over):
         return True
     return all(word or cell == "" for word, cell in zip(words, first, strict=True))
+
+
+def check_quotes(where: str, records: Records, separator: str) -> None:
+    """Raise `InputError` at the first record that a quote leaves open, or that ends before its lines do.
+
+    Lines are put together while their quotes are odd, but a quote in the middle of a cell opens nothing.
+    """
+    if b'"' not in records.text:
+        return
+    lines, numbers = records.lines()
+    for number, line in zip(numbers, lines, strict=True):
+        if ("\n" in line or line.count('"') % 2 == 1) and not _is_one(line, separator):
+            raise InputError(f"{where}, line {number}: a quote is not closed; close it, or remove it")
+
+
+def _is_one(record: str, separator: str) -> bool:
+    """Whether a record is one row, after which another begins."""
+    text = io.StringIO(f"{record}\n0")
+    try:
+        rows = list(csv.reader(text, delimiter=" " if separator == BLANKS else separator, skipinitialspace=True))
+    except csv.Error:  # A cell of more than 131,072 characters.
+        return False
+    return len(rows) == 2
 
 
 def check_lengths(where: str, records: Records, form: Form, *, surely: bool = False) -> None:

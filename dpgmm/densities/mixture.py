@@ -59,9 +59,7 @@ def log_likelihood(
     and their weights being data.
     """
     omega = jnp.ones(points.shape[0], means.dtype) if point_weights is None else point_weights
-    components = _whitened(log_weights, means, scale_trils)
-    chunks = passes.chunks(len(means), points.astype(means.dtype), omega.astype(means.dtype))
-    return _sum_over_points(*components, *chunks)
+    return _sum_over_points(*_whitened(log_weights, means, scale_trils), points, omega)
 
 
 class Occupancy(NamedTuple):
@@ -90,20 +88,19 @@ def occupancy(
 ) -> Occupancy:
     """`Occupancy` of the components in one pass over the points; shapes as in `log_likelihood`, `key` for `drawn`."""
     components = _whitened(log_weights, means, scale_trils)
-    chunks = passes.chunks(len(means), points.astype(means.dtype), point_weights.astype(means.dtype))
-    uniforms = random.uniform(key, chunks[1].shape, means.dtype)
     size = log_weights.shape[-1]
 
-    def some(form, prepared, points, omega, uniforms):
+    def some(form, prepared, points, omega, key):
         log_density, r = passes.normalised(form.joint(prepared, form.features(points)))
         carries = omega > 0
         # A product of zero weight and minus infinity would be no number.
         empty = jnp.where(carries, jnp.log1p(-jnp.minimum(r, 1.0)), 0.0)
-        drawn = jnp.zeros(size, means.dtype).at[passes.drawn(r, uniforms)].add(carries)
+        uniforms = random.uniform(key, omega.shape, omega.dtype)
+        drawn = jnp.zeros(size, omega.dtype).at[passes.drawn(r, uniforms)].add(carries)
         return Occupancy(omega @ log_density, r @ omega, empty @ jnp.where(carries, omega, 1.0), drawn)
 
     def every(form):
-        return passes.accumulate(partial(some, form), form.prepare(components), (*chunks, uniforms))
+        return passes.accumulate(partial(some, form), form.prepare(components), size, points, point_weights, key)
 
     return _either(every, components)
 
@@ -204,12 +201,12 @@ def _coefficients(centre: Float[Array, " D"], components: Whitened) -> Float[Arr
     return quadratic.coefficients(offsets - 0.5 * jnp.sum(image * shifted, axis=-1), image, precision)
 
 
-def _value(components: Whitened, chunks: tuple, form: Form) -> Float[Array, ""]:
+def _value(components: Whitened, data: tuple, form: Form) -> Float[Array, ""]:
     some = lambda prepared, points, omega: passes.summed(form.joint(prepared, form.features(points)), omega)[0]
-    return passes.accumulate(some, form.prepare(components), chunks)
+    return passes.accumulate(some, form.prepare(components), len(components.means), *data)
 
 
-def _value_and_gradient(components: Whitened, chunks: tuple, form: Form) -> tuple[Float[Array, ""], Whitened]:
+def _value_and_gradient(components: Whitened, data: tuple, form: Form) -> tuple[Float[Array, ""], Whitened]:
     prepared, pull = jax.vjp(form.prepare, components)
 
     def some(prepared, points, omega):
@@ -217,13 +214,13 @@ def _value_and_gradient(components: Whitened, chunks: tuple, form: Form) -> tupl
         log_density, *responsibilities = passes.summed(form.joint(prepared, features), omega)
         return log_density, form.back(prepared, features, *responsibilities)
 
-    value, gradient = passes.accumulate(some, prepared, chunks)
+    value, gradient = passes.accumulate(some, prepared, len(components.means), *data)
     return value, pull(gradient)[0]
 
 
-def _summed(function: Callable[..., Any], components: tuple, chunks: tuple) -> Any:
+def _summed(function: Callable[..., Any], components: tuple, data: tuple) -> Any:
     components = Whitened(*components)
-    return _either(partial(function, components, chunks), components)
+    return _either(partial(function, components, data), components)
 
 
 @jax.custom_jvp

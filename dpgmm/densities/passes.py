@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, random
 from jax.sharding import PartitionSpec
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer, Shaped
 
 POINTS = "points"
 """The axis of a mesh of devices along which points are dealt out."""
@@ -17,52 +17,87 @@ UNROLLED = 32
 """Components that are looked at in one piece where one is drawn."""
 
 
-def chunks(num_components: int, points: Float[Array, "N D"], *of_points: Float[Array, " N"]) -> tuple[Array, ...]:
-    """Points ``(C, n, D)``, and numbers of the points, ``(C, n)``: weights, say.
+def accumulate(
+    function: Callable[..., Any],
+    components: Any,
+    num_components: int,
+    points: Float[Array, "N D"],
+    weights: Float[Array, " N"],
+    key: Array | None = None,
+) -> Any:
+    """Sum of ``function(components, points, weights)`` over chunks of the points; no loop where there is one.
 
-    The last chunk is padded with the first point and with noughts, which must be weights of it that do not count.
+    Chunks are read where the points lie, which may be a mapped file that is larger than memory, and only then taken as
+    numbers of the type of the components. Under a mesh with an axis `POINTS` every device takes its share of the chunks.
+    What they find is added up in the order of the chunks, so that the sum is the same to the last bit on any number of
+    devices. With a `key`, the function takes as its last argument one for each chunk, whichever device has it.
     """
-    size = max(1, min(points.shape[0], PAIRS // num_components))
-    pad = -points.shape[0] % size
-    padded = jnp.concatenate([points, jnp.broadcast_to(points[:1], (pad, points.shape[1]))])
-    return padded.reshape(-1, size, points.shape[1]), *(jnp.pad(x, (0, pad)).reshape(-1, size) for x in of_points)
+    count, size = _division(len(points), num_components)
+    dtype = jnp.result_type(*jax.tree.leaves(components))
 
+    def some(operands: tuple, i: Integer[Array, ""]) -> Any:
+        components, points, weights, *keys = operands
+        start = jnp.minimum(i * size, len(points) - size)
+        # The last chunk begins among the points of the one before, which must not count twice.
+        omega = jnp.where(jnp.arange(size) >= i * size - start, _slice(weights, start, size).astype(dtype), 0)
+        x = _slice(points, start, size).astype(dtype)
+        return function(components, x, omega, *(random.fold_in(key, i) for key in keys))
 
-def accumulate(function: Callable[..., Any], components: Any, chunks: tuple[Array, ...]) -> Any:
-    """Sum of ``function(components, *chunk)`` over the chunks; no loop where there is one chunk.
-
-    Under a mesh with an axis `POINTS` every device takes its share of the chunks. What they find is added up in the order of
-    the chunks, so that the sum is the same to the last bit on any number of devices.
-    """
-    if chunks[0].shape[0] == 1:
-        return function(components, *(c[0] for c in chunks))
-    shapes = jax.eval_shape(function, components, *(c[0] for c in chunks))
+    operands = components, points, weights, *([] if key is None else [key])
+    if count == 1:
+        return function(components, points.astype(dtype), weights.astype(dtype), *operands[3:])
+    shapes = jax.eval_shape(some, operands, 0)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     add = lambda total, one: (jax.tree.map(jnp.add, total, one), None)
     if _num_devices() > 1:
-        return jax.lax.scan(add, zeros, map_chunks(function, components, chunks))[0]
-    return jax.lax.scan(lambda total, chunk: add(total, function(components, *chunk)), zeros, chunks)[0]
+        return jax.lax.scan(add, zeros, _each(some, operands, count))[0]
+    return jax.lax.scan(lambda total, i: add(total, some(operands, i)), zeros, jnp.arange(count))[0]
 
 
-def map_chunks(function: Callable[..., Any], components: Any, chunks: tuple[Array, ...]) -> Any:
-    """``function(components, *chunk)`` of every chunk, along a new first axis; known to every device of a mesh."""
-    count, num = chunks[0].shape[0], _num_devices()
-    each = lambda components, chunks: jax.lax.map(lambda chunk: function(components, *chunk), chunks)
+def each(
+    function: Callable[..., Any], components: Any, num_components: int, points: Float[Array, "N D"], key: Array
+) -> Shaped[Array, " N"]:
+    """``function(components, points, key)``, a number of every point, in chunks as `accumulate` has them."""
+    count, size = _division(len(points), num_components)
+    if count == 1:
+        return function(components, points, key)
+
+    def some(operands: tuple, i: Integer[Array, ""]) -> Any:
+        components, points, key = operands
+        x = _slice(points, jnp.minimum(i * size, len(points) - size), size)
+        return function(components, x, random.fold_in(key, i))
+
+    every = _each(some, (components, points, key), count)
+    return jnp.concatenate([every[:-1].reshape(-1), every[-1, count * size - len(points) :]])
+
+
+def _division(num_points: int, num_components: int) -> tuple[int, int]:
+    """How many chunks, and how many points each has; the last one begins earlier where they do not come out even."""
+    count = -(-num_points // max(1, PAIRS // num_components))
+    return count, -(-num_points // count)
+
+
+def _slice(array: Array, start: Integer[Array, ""], size: int) -> Array:
+    return jax.lax.dynamic_slice_in_dim(array, start, size)
+
+
+def _each(function: Callable[..., Any], operands: Any, count: int) -> Any:
+    """``function(operands, i)`` for i from 0 to count - 1, along a new first axis; known to every device of a mesh."""
+    num = _num_devices()
+    every = lambda operands, indices: jax.lax.map(lambda i: function(operands, i), indices)
     if num == 1:
-        return each(components, chunks)
+        return every(operands, jnp.arange(count))
     share = -(-count // num)
-    # Chunks that fill up the last share are the first one once more: they are cut off.
-    whole = tuple(jnp.concatenate([c, *[c[:1]] * (num * share - count)]) for c in chunks)
 
-    def shared(components, whole):
-        start = jax.lax.axis_index(POINTS) * share
-        mine = tuple(jax.lax.dynamic_slice_in_dim(c, start, share) for c in whole)
-        return jax.lax.all_gather(each(components, mine), POINTS, tiled=True)
+    def shared(operands):
+        # What fills up the last share is the last chunk once more: it is cut off.
+        mine = jnp.minimum(jax.lax.axis_index(POINTS) * share + jnp.arange(share), count - 1)
+        return jax.lax.all_gather(every(operands, mine), POINTS, tiled=True)
 
     # Everything else is on all devices, so that XLA has nothing to divide by itself: it miscounts what has no equal shares.
     everywhere = PartitionSpec()
-    every = jax.shard_map(shared, in_specs=everywhere, out_specs=everywhere, check_vma=False)(components, whole)
-    return jax.tree.map(lambda leaf: leaf[:count], every)
+    found = jax.shard_map(shared, in_specs=everywhere, out_specs=everywhere, check_vma=False)(operands)
+    return jax.tree.map(lambda leaf: leaf[:count], found)
 
 
 def _num_devices() -> int:

@@ -26,6 +26,8 @@ from . import prior
 from ._check import DIMENSIONS, SPREADS, check
 
 _PACKAGES = ("dpgmm-suite", "jax", "numpyro", "optax", "numpy", "scipy", "arviz-stats", "xarray")
+LARGE, SHOWN = 1_000_000, 100_000
+"""Points from which on draws keep a random sample of them, of this size, for diagnoses, pictures and predictions."""
 
 
 def build(
@@ -60,7 +62,7 @@ def build(
     groups = {
         "posterior": components_dataset(posterior, parameters, ("chain", "draw")),
         "sample_stats": xr.Dataset(stats),
-        "observed_data": observed(posterior.data),
+        "observed_data": observed(posterior.data, whole="allocations" in stats),
     }
     if optimisation is not None:
         groups["optimisation"] = optimisation
@@ -140,9 +142,11 @@ def paths(posterior: Posterior, loss: np.ndarray, history: Parameters, steps: np
     return snapshots.assign(loss=(("chain", "step"), loss)).assign_coords(snapshot_step=("snapshot", steps))
 
 
-def observed(data: Dataset) -> xr.Dataset:
-    """The `observed_data` group: points and point weights."""
-    return xr.Dataset({"points": (("obs", "dim"), data.points), "point_weights": ("obs", data.weights)})
+def observed(data: Dataset, *, whole: bool = True) -> xr.Dataset:
+    """The `observed_data` group: points and point weights; of very many, unless `whole`, of a sample of the `rows`."""
+    shown = data if whole or data.size <= LARGE else data.sample(SHOWN)
+    group = xr.Dataset({"points": (("obs", "dim"), shown.points), "point_weights": ("obs", shown.weights)})
+    return group if shown is data else group.assign_attrs(rows=data.size)
 
 
 def save(draws: xr.DataTree, path: str | Path) -> Path:

@@ -115,7 +115,7 @@ def _allocated(state: CAVIState, data: Arrays, prior: Conjugate) -> tuple[Float[
         log_density, likelihood, shares = passes.summed(by @ x, omega)
         return log_density, likelihood @ (shares * x).T
 
-    log_density, sums = passes.accumulate(some, by, passes.chunks(len(by), data.points, data.weights))
+    log_density, sums = passes.accumulate(some, by, len(by), *data)
     return log_density, Statistics(*quadratic.moments(sums, prior.base.mean.shape[-1], conjugate.shape_of(prior.base)))
 
 

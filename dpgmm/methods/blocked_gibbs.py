@@ -253,13 +253,12 @@ def allocate(
 ) -> tuple[Integer[Array, " N"], _clusters.Statistics]:
     """A component for every point, ``(N,)``, from its probabilities; and the components' statistics about the base mean."""
     num_components = components.log_weights.shape[0]
-    (chunks,) = passes.chunks(num_components, points)
-    uniforms = random.uniform(key, chunks.shape[:2], points.dtype)
 
-    def some(components: Mixture, x: Array, u: Array) -> Array:
-        return passes.drawn(passes.relative(mixture.log_joint_density(*components, x).T)[0], u)
+    def some(components: Mixture, x: Array, key: Array) -> Array:
+        uniforms = random.uniform(key, x.shape[:1], x.dtype)
+        return passes.drawn(passes.relative(mixture.log_joint_density(*components, x).T)[0], uniforms)
 
-    labels = passes.map_chunks(some, components, (chunks, uniforms)).reshape(-1)[: len(points)]
+    labels = passes.each(some, components, num_components, points, key)
     return labels, _clusters.statistics(points - base.mean, labels, num_components, base)
 
 

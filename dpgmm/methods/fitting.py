@@ -28,8 +28,6 @@ from .registry import find, returned
 
 WORTHWHILE = 0.5
 """Compression must leave less than this share of the points, or the full data are used."""
-LARGE, SHOWN = 1_000_000, 100_000
-"""Points from which on draws keep a random sample of them, of this size, for diagnoses, pictures and predictions."""
 EXACTLY = 2**17
 """Points up to which the certificate evaluates the exact log likelihood, which of more would take longer than the method."""
 FINER = 16
@@ -95,7 +93,9 @@ def fit(
             record["tolerance"] = tolerance
             if not record["max_error"] <= tolerance:
                 continue
-        tree["observed_data"] = xr.DataTree(_observed(posterior.data, whole="allocations" in tree["sample_stats"]))
+        if smaller is not posterior.data:
+            shown = draws.with_coordinates(draws.observed(posterior.data, whole=False), posterior.data.columns)
+            tree["observed_data"] = xr.DataTree(shown.assign_attrs(draws.made_by()))
         if deadline.met:
             tree.attrs["stopped"] = f"after {time_budget:g} s, the time that it had"
         tree.attrs |= {"seed": seed, "data": posterior.data.name, "compression": json.dumps(record)}
@@ -149,13 +149,6 @@ def run(
         "columns": json.dumps(posterior.data.columns),
     }
     return tree
-
-
-def _observed(data: Dataset, *, whole: bool) -> xr.Dataset:
-    """The `observed_data` group of all points, whatever the method ran on; of very many, unless `whole`, of a sample."""
-    shown = data if whole or data.size <= LARGE else data.sample(SHOWN)
-    rows = {} if shown is data else {"rows": data.size}
-    return draws.with_coordinates(draws.observed(shown), data.columns).assign_attrs(draws.made_by() | rows)
 
 
 def _candidates(data: Dataset, *, compression: bool) -> Iterator[tuple[Dataset, dict[str, Any], Dataset | Binned]]:

@@ -1,11 +1,13 @@
 """Posterior: one model bound to one data set. A model states its prior twice; the likelihood is the same for all."""
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 from jax import Array
 from jaxtyping import Float
@@ -16,10 +18,11 @@ from ..densities.concentration import Concentration
 from ..densities.gaussian import BaseMeasure
 from ..densities.transforms import Transform
 from ..errors import InputError, above, at_least
-from .programs import Programs
+from .programs import Programs, context
 from .recipes import Recipe
 
 Parameters = dict[str, Array]
+_REPEATED: "weakref.WeakValueDictionary[Hashable, Array]" = weakref.WeakValueDictionary()
 
 
 class Arrays(NamedTuple):
@@ -170,9 +173,14 @@ class Posterior:
         return dataclasses.replace(self, data=data)  # pyright: ignore[reportArgumentType]  # Arrays while tracing
 
     def arrays(self) -> Arrays:
-        """The data as arrays of the default floating type, to be handed to a compiled program: see `compile`."""
-        dtype = jax.dtypes.canonicalize_dtype(float)
-        return Arrays(jnp.asarray(self.data.points, dtype), jnp.asarray(self.data.weights, dtype))
+        """The data as arrays of the default floating type, to be handed to a compiled program: see `compile`.
+
+        On a CPU the points of a mapped file stay where they are.
+        """
+        dtype, weights = jax.dtypes.canonicalize_dtype(float), self.data.weights
+        is_one_for_all = isinstance(weights, np.ndarray) and weights.strides == (0,)
+        weights = _repeated(len(weights), weights[0], dtype) if is_one_for_all else jnp.asarray(weights, dtype)
+        return Arrays(jnp.asarray(self.data.points, dtype), weights)
 
     def compile(self, name: Hashable, function: Callable, *args: Any) -> tuple[Callable, float]:
         """`function` compiled for arguments like `args`, and the seconds that took: none the second time.
@@ -191,6 +199,16 @@ class Posterior:
         """What a program may close over: the model's functions, one by one."""
         functions = self.log_prior, self.mixture, self.initial, self.prior_program, tuple(self.transforms.items())
         return *functions, _Same(self.conjugate)
+
+
+def _repeated(size: int, weight: float, dtype: Any) -> Float[Array, " N"]:
+    """So many weights that are all the same, once for all who hold them: beside a mapped file they take most memory."""
+    key = size, float(weight), dtype, context()
+    with jax.ensure_compile_time_eval():
+        held = _REPEATED.get(key)
+        if held is None:
+            held = _REPEATED[key] = jnp.full(size, weight, dtype)
+    return held
 
 
 class _Same:

@@ -27,7 +27,7 @@ class Programs:
         is traced; it is not compiled where another one came to the same program, up to the arrays that it closes over.
         """
         leaves, structure = jax.tree.flatten(args)
-        like = key, structure, tuple(jax.typeof(leaf) for leaf in leaves), _context()
+        like = key, structure, tuple(jax.typeof(leaf) for leaf in leaves), context()
         with self._lock:
             start = time.perf_counter()
             if like not in self._made:
@@ -37,7 +37,7 @@ class Programs:
 
     def keep(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` returned the first time that it was asked for under `key`."""
-        like = key, _context()
+        like = key, context()
         with self._lock:
             if like not in self._made:
                 self._made[like] = make()
@@ -89,6 +89,6 @@ class _Shared:
 SHARED = _Shared()
 
 
-def _context() -> Any:
+def context() -> Any:
     """What a program depends on though no argument tells it: float64 may be switched on in between, or devices."""
     return jax.dtypes.canonicalize_dtype(float), jax.sharding.get_abstract_mesh()
