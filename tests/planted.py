@@ -78,6 +78,22 @@ CHANGES = [
     Change(
         "dpgmm/densities/passes.py", "likelihood, omega / total", "likelihood, 1 / total", "tests/test_densities.py"
     ),
+    Change(
+        "dpgmm/densities/passes.py",
+        "jnp.where(jnp.arange(size) >= i * size - start, _slice(weights, start, size).astype(dtype), 0)",
+        "_slice(weights, start, size).astype(dtype)",
+        "tests/test_densities.py",
+    ),
+    Change(
+        "dpgmm/densities/passes.py", "every[-1, count * size - len(points) :]", "every[-1]", "tests/test_densities.py"
+    ),
+    Change(
+        "dpgmm/densities/passes.py",
+        "*(random.fold_in(key, i) for key in keys)",
+        "*keys",
+        "tests/test_densities.py",
+    ),
+    Change("dpgmm/model/programs.py", "mesh, passes.in_single_precision()", "mesh", "tests/test_methods.py"),
     Change("dpgmm/model/recipes.py", "if Origin.of(self.name) != self:", "if False:", OF_MANY),
     Change(f"{METHODS}/many.py", "name, first = window[0]", "name, first = window[-1]", OF_MANY),
     Change(f"{METHODS}/cavi.py", "leaf / share, s), prior)", "leaf, s), prior)", "tests/test_cavi.py"),

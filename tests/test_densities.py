@@ -8,6 +8,7 @@ import scipy.stats as st
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 from hypothesis.extra.numpy import arrays
+from jax import random
 
 from dpgmm.densities import gaussian, mixture, passes, sticks
 from dpgmm.densities.distributions import GaussianMixture, InverseWishartCholesky, LogGammas, StickLogits
@@ -131,6 +132,44 @@ def test_gradient_in_one_pass_equals_reverse_mode(dim, monkeypatch):
     lower = np.tril(np.ones((dim, dim)))
     for mine, truth, mask in zip(ours[1], theirs[1], (1.0, 1.0, lower), strict=True):
         np.testing.assert_allclose(mine * mask, truth * mask, rtol=1e-10, atol=1e-10)
+
+
+def test_chunks_have_random_numbers_of_their_own_and_numbers_of_points_their_order(monkeypatch):
+    monkeypatch.setattr(passes, "PAIRS", 10)
+    points = jnp.arange(53.0)[:, None]  # Six chunks of nine points, the last of which begins one point early.
+    uniforms = lambda components, points, key: points[:, 0] + random.uniform(key, points.shape[:1])
+    key = random.PRNGKey(0)
+    each = passes.each(uniforms, jnp.ones(1), 1, points, key)
+    np.testing.assert_array_equal(np.floor(each), np.arange(53.0))
+    assert len(set(np.asarray(each % 1).round(9))) == 53
+    counted = lambda components, points, omega, key: jnp.stack([omega @ points[:, 0], omega @ uniforms(0, points, key)])
+    total, with_noise = passes.accumulate(counted, jnp.ones(1), 1, points, jnp.full(53, 2.0), key)
+    assert total == 2 * points.sum()
+    np.testing.assert_allclose(with_noise, 2 * each.sum(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_pairs_in_single_precision_are_off_by_the_rounding_that_is_stated(dim, monkeypatch):
+    case = mixture_case(5_000, dim, 5)
+    monkeypatch.setattr(passes, "PAIRS", 5_000)
+    evaluate = lambda *case: jax.value_and_grad(mixture.log_likelihood, argnums=(0, 1, 2))(*case)
+    double = jax.jit(evaluate)(*case)
+    with passes.single_precision():
+        single = jax.jit(lambda *case: evaluate(*case))(*case)
+    assert single[0].dtype == single[1][0].dtype == jnp.float64
+    assert 0 < abs(single[0] - double[0]) < 1e-6 * case[4].sum()
+    for one, other in zip(single[1], double[1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max())
+
+
+def test_a_narrow_component_far_from_the_others_takes_pairs_back_to_double_precision():
+    log_weights, means, trils, points, omega = mixture_case(500, 2, 5)
+    trils, means = trils.at[0].multiply(1e-3), means.at[0].add(30.0)
+    points = points.at[:50].set(means[0] + 1e-3 * points[:50])
+    case = log_weights, means, trils, points, omega
+    with passes.single_precision():
+        single = jax.jit(lambda *case: mixture.log_likelihood(*case))(*case)
+    assert single == jax.jit(mixture.log_likelihood)(*case)
 
 
 def test_hessian_goes_through_the_hand_written_gradient():

@@ -14,7 +14,7 @@ from numpyro.infer.initialization import init_to_value
 
 import dpgmm
 from dpgmm import draws
-from dpgmm.densities import conjugate
+from dpgmm.densities import conjugate, mixture
 from dpgmm.draws import schema
 from dpgmm.methods import REGISTRY, _batches, _run, budgets, svi
 from dpgmm.model.programs import Programs
@@ -257,6 +257,25 @@ def two_gaussians():
     rng = np.random.default_rng(0)
     data = dpgmm.Dataset(np.concatenate([rng.normal(-3, 1, 3000), rng.normal(3, 0.5, 3000)]))
     return dpgmm.load_model("stick_breaking")(data, truncation=3)
+
+
+def test_a_fit_in_single_precision_says_so_and_leaves_others_alone():
+    posterior, options = two_gaussians(), {"restarts": 1, "steps": 100, "compression": False}
+    double = dpgmm.fit(posterior, "map", **options)
+    single = dpgmm.fit(posterior, "map", single_precision=True, **options)
+    again = dpgmm.fit(posterior, "map", **options)
+    loss = [tree["optimisation/loss"].values for tree in (double, single, again)]
+    np.testing.assert_array_equal(loss[0], loss[2])
+    assert 0 < np.abs(loss[1] - loss[0]).max() < 0.1
+    assert single.attrs["single_precision"] == 1
+    assert "single_precision" not in again.attrs
+    # What a draw tells of itself is the density, and not that of the pass.
+    held = single["posterior"].to_dataset()
+    of_draw = [
+        jnp.asarray(values[0, 0]) for values in (held["weights"].values, held["means"].values, draws.spread(held))
+    ]
+    value = mixture.log_likelihood(*mixture.factored(*of_draw), *posterior.arrays())
+    np.testing.assert_allclose(single["sample_stats/total_log_likelihood"].values[0, 0], value, rtol=1e-13)
 
 
 def compression_record(posterior, **options):

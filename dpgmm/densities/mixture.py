@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from . import gaussian, passes, quadratic
 
@@ -102,7 +102,7 @@ def occupancy(
     def every(form):
         return passes.accumulate(partial(some, form), form.prepare(components), size, points, point_weights, key)
 
-    return _either(every, components)
+    return _either(every, components, single=False)  # Of these draws tell.
 
 
 def log_density(
@@ -123,7 +123,26 @@ def log_joint_density(
 ) -> Float[Array, "N K"]:
     """``log w_k + log N(x_n | mu_k, L_k L_k^T)``: its softmax over k is the responsibilities. Returns ``(N, K)``."""
     components = _whitened(log_weights, means, scale_trils)
-    return _either(lambda form: form.joint(form.prepare(components), form.features(points)), components).T
+    joint = lambda form: form.joint(form.prepare(components), form.features(points))
+    return _either(joint, components, single=False).T
+
+
+def allocations(
+    key: Array,
+    log_weights: Float[Array, " K"],
+    means: Float[Array, "K D"],
+    scale_trils: Float[Array, "..."],
+    points: Float[Array, "N D"],
+) -> Int[Array, " N"]:
+    """A component for every point, ``(N,)``, drawn from its responsibilities. Shapes as in `log_likelihood`."""
+    components = _whitened(log_weights, means, scale_trils)
+
+    def some(form, prepared, points, key):
+        likelihood, _ = passes.relative(form.joint(prepared, form.features(points)))
+        return passes.drawn(likelihood, random.uniform(key, points.shape[:1], points.dtype))
+
+    every = lambda form: passes.each(partial(some, form), form.prepare(components), len(means), points, key)
+    return _either(every, components)
 
 
 def of_draws(density: Callable[..., Array], components: Any, points: Float[Array, "N D"]) -> Array:
@@ -153,25 +172,30 @@ def _whitened(
     return Whitened(log_weights - log_determinant - 0.5 * means.shape[-1] * gaussian.LOG_2PI, means, whiteners)
 
 
-def _either(run: Callable[[Form], Any], components: Whitened) -> Any:
-    """``run`` of expanded squares where these are exact enough, else of residuals."""
+def _either(run: Callable[[Form], Any], components: Whitened, *, single: bool | None = None) -> Any:
+    """``run`` of expanded squares where these are exact enough, else of residuals; in float32 where that is asked for."""
     # The mixture's mean. Any place among the points will do: nothing depends on it but rounding.
     weights = jax.nn.softmax(components.offsets - gaussian.log_determinant(components.whiteners, components.means))
     centre = jax.lax.stop_gradient(weights @ components.means)
-    expanded = Form(
-        partial(_coefficients, centre),
-        lambda points: quadratic.features((points - centre).T, _blocks(components)),
-        lambda by, features: by @ features,
-        lambda by, features, likelihood, shares: likelihood @ (shares * features).T,
-    )
+    double, single = components.means.dtype, passes.in_single_precision() if single is None else single
+
+    def expanded(dtype: Any) -> Form:
+        features = lambda points: quadratic.features((points - centre).T, _blocks(components)).astype(dtype)
+        return Form(partial(_coefficients, centre), features, quadratic.joint, quadratic.sums)
+
     residuals = Form(lambda c: c, lambda points: points, _by_residuals, _back_by_residuals)
-    return jax.lax.cond(_expands(components, centre), lambda: run(expanded), lambda: run(residuals))
+    both = lambda: jax.lax.cond(
+        _expands(components, centre, double), lambda: run(expanded(double)), lambda: run(residuals)
+    )
+    if not single or double == jnp.float32:
+        return both()
+    return jax.lax.cond(_expands(components, centre, jnp.float32), lambda: run(expanded(jnp.float32)), both)
 
 
-def _expands(components: Whitened, centre: Float[Array, " D"]) -> Bool[Array, ""]:
+def _expands(components: Whitened, centre: Float[Array, " D"], dtype: Any) -> Bool[Array, ""]:
     """Whether the error of the expanded square, ``eps |P_k (mu_k - centre)|^2``, is below ``eps^(2/3)`` for all."""
     images = gaussian.colour(components.whiteners, components.means, components.means - centre)
-    return jnp.max(jnp.sum(images**2, axis=-1)) < jnp.finfo(images.dtype).eps ** (-1 / 3)
+    return jnp.max(jnp.sum(images**2, axis=-1)) < jnp.finfo(dtype).eps ** (-1 / 3)
 
 
 def _by_residuals(components: Whitened, points: Float[Array, "N D"]) -> Float[Array, "K N"]:

@@ -1,6 +1,8 @@
 """One pass over the points, in chunks: what everything that sums over points has in common."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -15,6 +17,27 @@ PAIRS = 131_072
 """Point-component pairs evaluated at a time: small enough for a CPU's cache, large enough to hide the loop."""
 UNROLLED = 32
 """Components that are looked at in one piece where one is drawn."""
+
+_SINGLE = ContextVar("whether pairs are evaluated in float32", default=False)
+
+
+@contextlib.contextmanager
+def single_precision(*, on: bool = True) -> Iterator[None]:
+    """Within this, point-component pairs are evaluated in float32, and sums over points in float64: see `dpgmm.fit`.
+
+    A component more than 14 of its standard deviations from the mixture's mean, of which the expanded square would lose more
+    than 2e-5 nats a point, takes the whole pass back to float64.
+    """
+    token = _SINGLE.set(on)
+    try:
+        yield
+    finally:
+        _SINGLE.reset(token)
+
+
+def in_single_precision() -> bool:
+    """Whether pairs are evaluated in float32 here; programs are kept apart by it."""
+    return _SINGLE.get()
 
 
 def accumulate(

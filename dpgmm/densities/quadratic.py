@@ -35,6 +35,18 @@ def coefficients(
     return jnp.concatenate([constant[:, None], linear, squares], axis=1)
 
 
+def joint(by: Float[Array, "K F"], features: Float[Array, "F N"]) -> Float[Array, "K N"]:
+    """Coefficients times features, in the type of the features."""
+    return by.astype(features.dtype) @ features
+
+
+def sums(
+    by: Float[Array, "K F"], features: Float[Array, "F N"], likelihood: Float[Array, "K N"], shares: Float[Array, " N"]
+) -> Float[Array, "K F"]:
+    """``sum_n likelihood_kn shares_n features_fn``, the derivative along coefficients; in the type of these."""
+    return (likelihood @ (shares.astype(features.dtype) * features).T).astype(by.dtype)
+
+
 def moments(
     sums: Float[Array, "K F"], dim: int, shape: Shape
 ) -> tuple[Float[Array, " K"], Float[Array, "K D"], Float[Array, "K B d d"]]:

@@ -112,8 +112,8 @@ def _allocated(state: CAVIState, data: Arrays, prior: Conjugate) -> tuple[Float[
 
     def some(by, points, omega):
         x = features(points, prior.base)
-        log_density, likelihood, shares = passes.summed(by @ x, omega)
-        return log_density, likelihood @ (shares * x).T
+        log_density, likelihood, shares = passes.summed(quadratic.joint(by, x), omega)
+        return log_density, quadratic.sums(by, x, likelihood, shares)
 
     log_density, sums = passes.accumulate(some, by, len(by), *data)
     return log_density, Statistics(*quadratic.moments(sums, prior.base.mean.shape[-1], conjugate.shape_of(prior.base)))

@@ -16,7 +16,7 @@ from jax.scipy.special import gammaln
 from jaxtyping import Float, Integer
 
 from .. import draws
-from ..densities import base_measure, concentration, conjugate, mixture, passes
+from ..densities import base_measure, concentration, conjugate, mixture
 from ..densities.gaussian import BaseMeasure
 from ..errors import at_least
 from ..model.posterior import Arrays, Conjugate, Mixture, Parameters, Posterior
@@ -252,14 +252,8 @@ def allocate(
     key: Array, components: Mixture, points: Float[Array, "N D"], base: BaseMeasure
 ) -> tuple[Integer[Array, " N"], _clusters.Statistics]:
     """A component for every point, ``(N,)``, from its probabilities; and the components' statistics about the base mean."""
-    num_components = components.log_weights.shape[0]
-
-    def some(components: Mixture, x: Array, key: Array) -> Array:
-        uniforms = random.uniform(key, x.shape[:1], x.dtype)
-        return passes.drawn(passes.relative(mixture.log_joint_density(*components, x).T)[0], uniforms)
-
-    labels = passes.each(some, components, num_components, points, key)
-    return labels, _clusters.statistics(points - base.mean, labels, num_components, base)
+    labels = mixture.allocations(key, *components, points)
+    return labels, _clusters.statistics(points - base.mean, labels, len(components.means), base)
 
 
 def permute(key: Array, counts: Float[Array, " K"], a: Float[Array, ""], weights: str) -> Integer[Array, " K"]:

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 from jax.core import eval_jaxpr
 
+from ..densities import passes
+
 MOST = 64
 """Programs that are kept for posteriors to come, the last ones used."""
 
@@ -91,4 +93,5 @@ SHARED = _Shared()
 
 def context() -> Any:
     """What a program depends on though no argument tells it: float64 may be switched on in between, or devices."""
-    return jax.dtypes.canonicalize_dtype(float), jax.sharding.get_abstract_mesh()
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.dtypes.canonicalize_dtype(float), mesh, passes.in_single_precision()
