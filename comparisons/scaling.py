@@ -113,8 +113,9 @@ def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
             sizes = [case[row.varied] for case in cases]
             found[-1]["slope"] = slope(sizes, [c["seconds"] for c in cases]) if row.varied != "cores" else None
     numbers = {"machine": study.machine(), "limits": limits, "rows": found}
-    table = [_cells(case, limits) for row in found for case in row["cases"]]
-    sections = [Section("Every case", table, [_words(limits)], [_picture(found, limits)])]
+    table = [_cells(_of(case, of), limits) for case, of in measured.items()]
+    pictures = [_picture(found, limits), *([_picture_of_cores(found)] if _on_cores(found) else [])]
+    sections = [Section("Every case", table, [_words(limits)], pictures)]
     study.leave(out, "scaling", "Growth of seconds and memory", QUESTION, numbers, conclusions(found), sections)
     return numbers
 
@@ -132,7 +133,7 @@ def conclusions(found: list[dict[str, Any]]) -> list[str]:
             )
             continue
         sentences.append(
-            f"{row['work']}: seconds grow with the {row['slope']:.2f}th power of the number of {names[row['varied']]};"
+            f"{row['work']}: seconds grow as the number of {names[row['varied']]} to the power {row['slope']:.2f};"
             f" {last[row['varied']]:,} take {last['seconds']:.3g} s, peak memory {last['peak_bytes'] / GIGABYTE:.2g} GB."
         )
     return sentences
@@ -285,16 +286,12 @@ def _cells(case: dict[str, Any], limits: dict[str, float]) -> dict[str, Any]:
 
 
 def _picture(found: list[dict[str, Any]], limits: dict[str, float]) -> Picture:
-    """Seconds against what is varied, a panel each; dashed: the bound; on more cores, points a second over those on one."""
-    varied = list(dict.fromkeys(row["varied"] for row in found))
+    """Seconds against what is varied, a panel each; dashed: the bound."""
+    rows = [row for row in found if row["varied"] != "cores"]
+    varied, works = (list(dict.fromkeys(row[of] for row in rows)) for of in ("varied", "work"))
     canvas, [axes] = plots.figure(columns=len(varied), height=3.4)
-    works = list(dict.fromkeys(row["work"] for row in found if row["varied"] != "cores"))
     for axis, name in zip(axes, varied, strict=True):
-        rows = [row for row in found if row["varied"] == name]
-        if name == "cores":
-            _cores(axis, rows)
-            continue
-        for row in rows:
+        for row in [row for row in rows if row["varied"] == name]:
             x, colour = [case[name] for case in row["cases"]], f"C{works.index(row['work'])}"
             axis.plot(x, [case["seconds"] for case in row["cases"]], "o-", color=colour, label=row["work"])
             least = [least_seconds(case, limits) for case in row["cases"]]
@@ -303,22 +300,27 @@ def _picture(found: list[dict[str, Any]], limits: dict[str, float]) -> Picture:
         axis.set(xscale="log", yscale="log", xlabel={"size": "points", "dim": "dimensions"}.get(name, "components"))
     axes[0].set(ylabel="seconds")
     axes[0].legend(frameon=False)
-    return Picture(
-        canvas,
-        "Seconds of one round, log axes. Dashed: what the machine's exponentials or products alone would take. On cores:"
-        " points a second over those on one core, of as many points (strong) and of as many a core (weak); dashed: as many"
-        " times as there are cores.",
-    )
+    note = "Seconds of one round, log axes. Dashed: what the machine's exponentials or products alone would take."
+    return Picture(canvas, note)
 
 
-def _cores(axis: Any, rows: list[dict[str, Any]]) -> None:
+def _on_cores(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in found if row["varied"] == "cores"]
+
+
+def _picture_of_cores(found: list[dict[str, Any]]) -> Picture:
+    """Points a second over those on one core."""
+    canvas, [[axis]] = plots.figure(height=3.2, width=7.0)
+    rows = _on_cores(found)
     counts = [case["cores"] for case in rows[0]["cases"]]
     for i, row in enumerate(rows):
         shares = [speed_up({"cases": [row["cases"][0], case]}) for case in row["cases"]]
         axis.plot(counts, shares, ["o-", "s:"][i % 2], color=f"C{3 + i // 2}", label=row["work"])
-    axis.plot(counts, counts, "--", color="0.6", lw=1)
-    axis.set(xlabel="cores", ylabel="points a second over those on one", xticks=counts)
-    axis.legend(frameon=False, fontsize="small")
+    axis.plot(counts, counts, "--", color="0.6", lw=1, label="as many times as cores")
+    axis.set(xlabel="cores", ylabel="times the points a second", xticks=counts)
+    axis.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    note = "Points a second over those on one core: as many points on all (strong), as many points a core (weak)."
+    return Picture(canvas, note)
 
 
 if __name__ == "__main__":

@@ -73,4 +73,4 @@ def test_the_study_says_what_it_measured(tmp_path, monkeypatch, capsys):
     assert [row["varied"] for row in numbers["rows"]] == ["size", "size"]
     for row in numbers["rows"]:
         assert all(c["seconds"] > 0 and c["rounds"] == 3 and c["peak_bytes"] > 1e7 for c in row["cases"])
-    assert "pass: seconds grow with the" in capsys.readouterr().out
+    assert "pass: seconds grow as the number of points to the power" in capsys.readouterr().out

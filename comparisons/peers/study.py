@@ -36,7 +36,7 @@ OURS = "dpgmm"
 NEEDS = {"gmmx": "gmmx", "scikit-learn": "sklearn"}
 """Modules of libraries that need not be there."""
 PATIENCE = 120.0
-"""Seconds after which a library that has not answered is given up: XLA's batched LAPACK may stop a program for good."""
+"""Seconds for a round, unless its work says more: XLA's batched LAPACK may stop a program for good."""
 SINGLE = ("gmmx",)
 """Libraries that take single precision alone."""
 
@@ -45,7 +45,8 @@ class Work(NamedTuple):
     """`what` is done, on how many points of which dimension, with how many components; by library, what makes a round of it.
 
     A maker takes the points, the number of components, and returns a function of nothing that does the work once and returns
-    a number, which rounds of all libraries must have in common where `same`.
+    a number, which rounds of all libraries must have in common where `same`. A library that has not answered after so many
+    seconds of `patience` is given up.
     """
 
     what: str
@@ -55,6 +56,7 @@ class Work(NamedTuple):
     makers: dict[str, Callable[[np.ndarray, int], Callable[[], float]]]
     rounds: int
     same: bool = False
+    patience: float = PATIENCE
 
 
 # Rounds.
@@ -224,7 +226,7 @@ WORKS = {
     "gradient, 1-D": Work("value and gradient", 19_000, 1, 50, GRADIENT, 15, same=True),
     "gradient, 2-D": Work("value and gradient", 100_000, 2, 50, GRADIENT, 7, same=True),
     "gradient, 16-D": Work("value and gradient", 100_000, 16, 50, GRADIENT, 3, same=True),
-    "fit, 1-D": Work("a variational fit", 19_000, 1, 50, FIT, 1),
+    "fit, 1-D": Work("a variational fit", 19_000, 1, 50, FIT, 1, patience=600.0),
     "NUTS, 1-D": Work("500 + 500 draws of NUTS", 200, 1, 10, SAMPLE, 3),
 }
 QUICK = {
@@ -270,7 +272,7 @@ def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
 def measured(name: str, libraries: list[str], *, quick: bool) -> dict[str, dict[str, Any]]:
     """Of every library seconds of the first round, `first`, of the others, `seconds`, and what the last came to, `value`.
 
-    No seconds of one that did not answer within `PATIENCE`.
+    No seconds of one that lost the work's patience.
     """
     work = (QUICK if quick else WORKS)[name]
     children = {library: _child(name, library, quick=quick) for library in libraries}
@@ -279,7 +281,7 @@ def measured(name: str, libraries: list[str], *, quick: bool) -> dict[str, dict[
         for _ in range(1 + work.rounds):
             for library in libraries:
                 if None not in answers[library]:
-                    answers[library].append(_ask(children[library]))
+                    answers[library].append(_ask(children[library], work.patience))
     finally:
         for child in children.values():
             child.kill()
@@ -306,7 +308,7 @@ def conclusions(found: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
         others = [f"{library} {median(of['seconds']) / ours:.3g}" for library, of in by.items() if library != OURS]
         sentences.append(
             f"{name}: {ours:.3g} s here; times as long: {', '.join(others) or 'nobody else is there'}."
-            + (f" No answer in {PATIENCE:g} s: {', '.join(silent)}." if silent else "")
+            + (f" No answer in {WORKS[name].patience:g} s: {', '.join(silent)}." if silent else "")
             + (" Their results DIFFER, and times say nothing." if apart else "")
         )
     return sentences
@@ -351,13 +353,13 @@ def _child(name: str, library: str, *, quick: bool) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def _ask(child: "subprocess.Popen[str]") -> dict[str, float] | None:
+def _ask(child: "subprocess.Popen[str]", patience: float) -> dict[str, float] | None:
     """One round of a child; None where it does not answer."""
     assert child.stdin is not None
     assert child.stdout is not None
     child.stdin.write("round\n")
     child.stdin.flush()
-    if not select.select([child.stdout], [], [], PATIENCE)[0]:
+    if not select.select([child.stdout], [], [], patience)[0]:
         return None
     line = child.stdout.readline()
     if not line:
