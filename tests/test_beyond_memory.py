@@ -25,6 +25,7 @@ SCRIPT = textwrap.dedent("""
     OPTIONS = {
         "map": {"restarts": 1, "steps": 20, "snapshots": 2},
         "cavi": {"restarts": 1, "max_steps": 4, "moves": 0, "draws_per_restart": 1},
+        "svi": {"restarts": 1, "max_steps": 20, "candidates": 1, "draws_per_restart": 1},
         "copy": {},
     }
     rng = np.random.default_rng(0)
@@ -58,7 +59,11 @@ def run(path, how):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not limit what a process may hold")
 @pytest.mark.parametrize(
-    "how", [pytest.param("map", marks=pytest.mark.long), pytest.param("cavi", marks=pytest.mark.slow)]
+    "how",
+    [
+        pytest.param("map", marks=pytest.mark.long),
+        *(pytest.param(how, marks=pytest.mark.slow) for how in ("svi", "cavi")),
+    ],
 )
 def test_methods_find_points_in_a_file_larger_than_the_memory_that_they_may_take(large, how):
     done = run(large, how)

@@ -261,7 +261,7 @@ def test_a_large_array_is_mapped_and_a_small_one_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize("shape", [(900,), (450, 2)])
 def test_a_large_array_of_another_type_or_order_is_mapped_as_float64_rows(tmp_path, monkeypatch, dtype, order, shape):
     monkeypatch.setattr(source, "MAPPED", 500)
-    monkeypatch.setattr(_scratch, "ROWS", 100)
+    monkeypatch.setattr(_scratch, "CELLS", 100)
     values = np.random.default_rng(0).normal(0, 50, shape).astype(dtype).copy(order)
     np.save(tmp_path / "x.npy", values)
     points = read(tmp_path / "x.npy").points
@@ -269,6 +269,18 @@ def test_a_large_array_of_another_type_or_order_is_mapped_as_float64_rows(tmp_pa
     assert points.dtype == float
     assert points.flags.c_contiguous
     assert not isinstance(lowest(points), np.ndarray)
+
+
+def test_a_mapped_array_that_lies_askew_is_laid_down_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "MAPPED", 500)
+    values = np.random.default_rng(0).normal(size=(450, 2))
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (450, 2), }".ljust(69) + b"\n"  # 80 bytes, as of old.
+    (tmp_path / "old.npy").write_bytes(
+        b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + values.tobytes()
+    )
+    points = read(tmp_path / "old.npy").points
+    np.testing.assert_array_equal(points, values)
+    assert points.ctypes.data % 64 == 0
 
 
 def lowest(array):

@@ -159,7 +159,24 @@ def test_pairs_in_single_precision_are_off_by_the_rounding_that_is_stated(dim, m
     assert single[0].dtype == single[1][0].dtype == jnp.float64
     assert 0 < abs(single[0] - double[0]) < 1e-6 * case[4].sum()
     for one, other in zip(single[1], double[1], strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max())
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-3 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e19, 1e60])
+@pytest.mark.parametrize("form", ["full", "diagonal", "spherical"])
+def test_single_precision_takes_data_and_weights_in_any_unit(unit, form):
+    log_weights, means, trils, points, omega = mixture_case(500, 2, 5)
+    scales = jnp.diagonal(trils, axis1=1, axis2=2)
+    factor = {"full": trils, "diagonal": scales, "spherical": scales[:, :1]}[form]
+    case = log_weights, unit * means, unit * factor, unit * points, 1e50 * omega
+    evaluate = lambda *case: jax.value_and_grad(mixture.log_likelihood, argnums=(0, 1, 2))(*case)
+    with passes.single_precision():
+        single = jax.jit(lambda *case: evaluate(*case))(*case)
+    double = jax.jit(evaluate)(*case)
+    assert single[0] != double[0]
+    np.testing.assert_allclose(single[0], double[0], rtol=1e-6)
+    for one, other in zip(single[1], double[1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-3 * np.abs(other).max())
 
 
 def test_a_narrow_component_far_from_the_others_takes_pairs_back_to_double_precision():

@@ -278,6 +278,35 @@ def test_a_fit_in_single_precision_says_so_and_leaves_others_alone():
     np.testing.assert_allclose(single["sample_stats/total_log_likelihood"].values[0, 0], value, rtol=1e-13)
 
 
+@pytest.mark.parametrize("method", ["svi", "nuts", "blocked_gibbs"])
+def test_single_precision_reaches_the_chains_of_a_method(method, monkeypatch):
+    """In threads of their own, which know nothing of the one that asks."""
+    of_method = {
+        "svi": {"restarts": 1, "max_steps": 100, "draws_per_restart": 5},
+        "nuts": {"chains": 1, "warmup": 5, "draws_per_chain": 5, "moves": "none"},
+        "blocked_gibbs": {"chains": 1, "warmup": 2, "draws_per_chain": 2},
+    }
+    posterior, seen = two_gaussians(), []
+    expanded = mixture._expanded
+    monkeypatch.setattr(mixture, "_expanded", lambda *of: seen.append(of[-1]) or expanded(*of))
+    dpgmm.fit(posterior, method, single_precision=True, compression=False, **of_method[method])
+    assert jnp.float32 in seen
+
+
+@pytest.mark.parametrize("method", ["gibbs", "blocked_gibbs"])
+def test_allocations_of_very_many_points_keep_all_of_these(method, monkeypatch):
+    monkeypatch.setattr(schema, "LARGE", 100)
+    monkeypatch.setattr(schema, "SHOWN", 20)
+    data = dpgmm.Dataset(np.random.default_rng(0).normal(size=(200, 1)))
+    posterior = dpgmm.load_model("stick_breaking")(data, truncation=3)
+    options = {"chains": 1, "warmup": 1, "draws_per_chain": 2}
+    whole = dpgmm.fit(posterior, method, keep_allocations=True, **options)
+    assert whole["sample_stats/allocations"].sizes["obs"] == whole["observed_data/points"].sizes["obs"] == 200
+    some = dpgmm.fit(posterior, method, keep_allocations=False, **options)
+    assert some["observed_data/points"].sizes["obs"] == 20
+    assert some["observed_data"].attrs["rows"] == 200
+
+
 def compression_record(posterior, **options):
     return json.loads(dpgmm.fit(posterior, "map", restarts=1, steps=50, **options).attrs["compression"])
 

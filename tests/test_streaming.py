@@ -180,6 +180,12 @@ def test_ten_thousand_inputs_are_read_alike(tmp_path_factory, content, options):
         ("x,y\n" + "1,2\n" * 9 + "1,2,3\n" + "1,2\n" * 9 + "7\n", {}),
         ("x y\n" + "1  2\n" * 9 + "1 2 3\n", {}),
         ("x\n", {}),
+        # Quotes in the middle of a cell, and some that are never closed.
+        ('\x0b"\n"\n!', {}),
+        ('size,x,y\nsmall,81,46\nlarge,85,44\n5",22,99\n"two\nlines","3",72\n', {"columns": ["x", "y"]}),
+        ('size,x\n5",22\n6",23\n', {"columns": ["x"]}),
+        ('size,x\n"5"" pipe",22\n"two\nlines",23\n', {"columns": ["x"]}),
+        ('x y\n1 2\n"3\n4" 5\n', {}),
     ],
 )
 @pytest.mark.parametrize(("encoding", "end"), [("utf-8", "\n"), ("utf-16", "\r\n")])

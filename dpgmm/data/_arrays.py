@@ -17,6 +17,8 @@ from ._table import Table, by_row, column
 ARROW, FEATHER = b"ARROW1", b"FEA1"
 HEADER = 2**17
 """Bytes in which the header of an array lies."""
+ALIGNED = 64
+"""Bytes."""
 BATCH = 2**18
 """Rows of a Parquet file that are read at a time."""
 
@@ -102,8 +104,11 @@ def _npy(where: str, content: bytes | memoryview) -> np.ndarray:
 
 
 def _as_float64(where: str, values: np.ndarray) -> np.ndarray:
-    """A mapped array, row by row in float64: as it is, or written so to a temporary file that is mapped in its place."""
-    plain = values.dtype == np.float64 and values.flags.c_contiguous
+    """A mapped array, row by row in float64: as it is, or written so to a temporary file that is mapped in its place.
+
+    JAX leaves an array where it lies if that is at a multiple of 64 bytes, which headers of old writers do not fill up to.
+    """
+    plain = values.dtype == np.float64 and values.flags.c_contiguous and values.ctypes.data % ALIGNED == 0
     if plain or values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or not values.size:
         return values
     rows = values[:, None] if values.ndim == 1 else values

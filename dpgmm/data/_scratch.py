@@ -9,8 +9,8 @@ import numpy as np
 
 from ..errors import InputError
 
-ROWS = 2**20
-"""Rows that are written at a time: as float64 they take no memory beside them."""
+CELLS = 2**20
+"""Numbers that are written at a time: as float64 they take no memory beside the rows."""
 
 
 class Scratch:
@@ -37,8 +37,9 @@ class Scratch:
         """Write rows ``(n, width)``. Raises `InputError` where there is no room for them."""
         try:
             # Written, not mapped: a full disk is an error here, and the end of the process there.
-            for start in range(0, len(rows), ROWS):
-                self._file.write(np.ascontiguousarray(rows[start : start + ROWS], np.float64).data)
+            step = max(1, CELLS // self._width)
+            for start in range(0, len(rows), step):
+                self._file.write(np.ascontiguousarray(rows[start : start + step], np.float64).data)
             self.size += len(rows)
         except OSError as error:
             self.close()

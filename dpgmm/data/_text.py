@@ -248,7 +248,7 @@ def _names(first: list[str], below: list[list[str]]) -> bool:
 
 
 def check_quotes(where: str, records: Records, separator: str) -> None:
-    """Raise `InputError` at the first record that a quote leaves open, or that ends before its lines do.
+    """Raise `InputError` at the first record of several lines, or of an odd number of quotes, that is not one row.
 
     Lines are put together while their quotes are odd, but a quote in the middle of a cell opens nothing.
     """
@@ -267,7 +267,7 @@ def _is_one(record: str, separator: str) -> bool:
         rows = list(csv.reader(text, delimiter=" " if separator == BLANKS else separator, skipinitialspace=True))
     except csv.Error:  # A cell of more than 131,072 characters.
         return False
-    return len(rows) == 2
+    return rows[1:] == [["0"]]
 
 
 def check_lengths(where: str, records: Records, form: Form, *, surely: bool = False) -> None:

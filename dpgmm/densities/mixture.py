@@ -178,18 +178,28 @@ def _either(run: Callable[[Form], Any], components: Whitened, *, single: bool | 
     weights = jax.nn.softmax(components.offsets - gaussian.log_determinant(components.whiteners, components.means))
     centre = jax.lax.stop_gradient(weights @ components.means)
     double, single = components.means.dtype, passes.in_single_precision() if single is None else single
-
-    def expanded(dtype: Any) -> Form:
-        features = lambda points: quadratic.features((points - centre).T, _blocks(components)).astype(dtype)
-        return Form(partial(_coefficients, centre), features, quadratic.joint, quadratic.sums)
-
     residuals = Form(lambda c: c, lambda points: points, _by_residuals, _back_by_residuals)
-    both = lambda: jax.lax.cond(
-        _expands(components, centre, double), lambda: run(expanded(double)), lambda: run(residuals)
-    )
+
+    def either():
+        expanded = _expanded(components, centre, 1.0, double)
+        return jax.lax.cond(_expands(components, centre, double), lambda: run(expanded), lambda: run(residuals))
+
     if not single or double == jnp.float32:
-        return both()
-    return jax.lax.cond(_expands(components, centre, jnp.float32), lambda: run(expanded(jnp.float32)), both)
+        return either()
+    expanded = _expanded(components, centre, _scales(components), jnp.float32)
+    return jax.lax.cond(_expands(components, centre, jnp.float32), lambda: run(expanded), either)
+
+
+def _expanded(components: Whitened, centre: Float[Array, " D"], scales: Any, dtype: Any) -> Form:
+    """The form of expanded squares, x measured from the centre in `scales`, ``(D,)`` or one, all pairs in `dtype`."""
+    features = lambda points: quadratic.features(((points - centre) / scales).T, _blocks(components)).astype(dtype)
+    return Form(partial(_coefficients, centre, scales), features, quadratic.joint, quadratic.sums)
+
+
+def _scales(components: Whitened) -> Float[Array, "*D"]:
+    """Of each coordinate what makes the largest precision of a component one: a small type has a small range."""
+    precisions = jnp.sum(components.whiteners**2, axis=1 if components.whiteners.ndim == 3 else ())
+    return jax.lax.stop_gradient(1 / jnp.sqrt(jnp.max(precisions, axis=0)))
 
 
 def _expands(components: Whitened, centre: Float[Array, " D"], dtype: Any) -> Bool[Array, ""]:
@@ -216,13 +226,12 @@ def _blocks(components: Whitened) -> quadratic.Shape:
     return (1, dim, 1) if components.whiteners.ndim == 3 else (last, 1, dim // last)
 
 
-def _coefficients(centre: Float[Array, " D"], components: Whitened) -> Float[Array, "K F"]:
+def _coefficients(centre: Float[Array, " D"], scales: Any, components: Whitened) -> Float[Array, "K F"]:
     """With ``A_k = P_k^T P_k``, x and mu measured from the centre: ``c_k - mu^T A mu / 2 + (A mu)^T x - x^T A x / 2``."""
-    offsets, means, whiteners = components
+    offsets, means, whiteners = components.offsets, (components.means - centre) / scales, components.whiteners * scales
     precision = gaussian.precision(whiteners)[:, None] if whiteners.ndim == 3 else whiteners[..., None, None] ** 2
-    shifted = means - centre
-    image = quadratic.times(precision, shifted.reshape(-1, *_blocks(components))).reshape(shifted.shape)
-    return quadratic.coefficients(offsets - 0.5 * jnp.sum(image * shifted, axis=-1), image, precision)
+    image = quadratic.times(precision, means.reshape(-1, *_blocks(components))).reshape(means.shape)
+    return quadratic.coefficients(offsets - 0.5 * jnp.sum(image * means, axis=-1), image, precision)
 
 
 def _value(components: Whitened, data: tuple, form: Form) -> Float[Array, ""]:

@@ -23,7 +23,7 @@ _SINGLE = ContextVar("whether pairs are evaluated in float32", default=False)
 
 @contextlib.contextmanager
 def single_precision(*, on: bool = True) -> Iterator[None]:
-    """Within this, point-component pairs are evaluated in float32, and sums over points in float64: see `dpgmm.fit`.
+    """Within this, point-component pairs are evaluated in float32, and chunks added up in float64: see `dpgmm.fit`.
 
     A component more than 14 of its standard deviations from the mixture's mean, of which the expanded square would lose more
     than 2e-5 nats a point, takes the whole pass back to float64.
@@ -80,7 +80,7 @@ def accumulate(
 def each(
     function: Callable[..., Any], components: Any, num_components: int, points: Float[Array, "N D"], key: Array
 ) -> Shaped[Array, " N"]:
-    """``function(components, points, key)``, a number of every point, in chunks as `accumulate` has them."""
+    """``function(components, points, key)``, a number of every point, in chunks like those of `accumulate`."""
     count, size = _division(len(points), num_components)
     if count == 1:
         return function(components, points, key)

@@ -44,7 +44,11 @@ def sums(
     by: Float[Array, "K F"], features: Float[Array, "F N"], likelihood: Float[Array, "K N"], shares: Float[Array, " N"]
 ) -> Float[Array, "K F"]:
     """``sum_n likelihood_kn shares_n features_fn``, the derivative along coefficients; in the type of these."""
-    return (likelihood @ (shares.astype(features.dtype) * features).T).astype(by.dtype)
+    if features.dtype == by.dtype:
+        return likelihood @ (shares * features).T
+    # Weights of points may lie beyond the range of the smaller type.
+    largest = jnp.maximum(jnp.max(shares), jnp.finfo(by.dtype).tiny)
+    return largest * (likelihood @ ((shares / largest).astype(features.dtype) * features).T).astype(by.dtype)
 
 
 def moments(

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import xarray as xr
 
-from ..data.dataset import LARGEST
+from ..data.dataset import LARGEST, ROWS
 from ..errors import InputError
 from . import prior, spreads
 
@@ -81,10 +81,12 @@ def _check_dimensions(dataset: xr.Dataset, name: str, known: list[tuple[str, ...
 def _check_numbers(variable: xr.DataArray, what: str, remedy: str) -> None:
     if variable.dtype.kind not in "iuf":
         raise InputError(f"{what} holds {variable.dtype}, not numbers; {remedy}")
-    if not np.isfinite(variable.values).all():
-        raise InputError(f"{what} is not finite everywhere; {remedy}")
-    if np.abs(variable.values.astype(float)).max(initial=0) > LARGEST:
-        raise InputError(f"{what} holds numbers beyond {LARGEST:g}; {remedy}")
+    for start in range(0, len(variable), ROWS):
+        values = variable.values[start : start + ROWS]
+        if not np.isfinite(values).all():
+            raise InputError(f"{what} is not finite everywhere; {remedy}")
+        if np.abs(values.astype(float)).max(initial=0) > LARGEST:
+            raise InputError(f"{what} holds numbers beyond {LARGEST:g}; {remedy}")
 
 
 def _check_weights(weights: np.ndarray, where: str) -> None:

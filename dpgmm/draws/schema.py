@@ -27,7 +27,7 @@ from ._check import DIMENSIONS, SPREADS, check
 
 _PACKAGES = ("dpgmm-suite", "jax", "numpyro", "optax", "numpy", "scipy", "arviz-stats", "xarray")
 LARGE, SHOWN = 1_000_000, 100_000
-"""Points from which on draws keep a random sample of them, of this size, for diagnoses, pictures and predictions."""
+"""Points above which draws keep a random sample of them, of this size, for diagnoses, pictures and predictions."""
 
 
 def build(
@@ -62,7 +62,7 @@ def build(
     groups = {
         "posterior": components_dataset(posterior, parameters, ("chain", "draw")),
         "sample_stats": xr.Dataset(stats),
-        "observed_data": observed(posterior.data, whole="allocations" in stats),
+        "observed_data": observed(posterior.data),
     }
     if optimisation is not None:
         groups["optimisation"] = optimisation
@@ -304,8 +304,11 @@ def _summaries(posterior: Posterior, parameters: Parameters) -> dict[str, np.nda
 
 
 def with_coordinates(group: xr.Dataset, columns: Sequence[str] = ()) -> xr.Dataset:
-    """The same group with coordinates on every dimension: counted, but for the data's own `columns`, where they have any."""
-    missing = [d for d in group.dims if d not in group.coords]
+    """The same group with coordinates on every dimension: counted, but for the data's own `columns`, where they have any.
+
+    More than `LARGE` rows are not counted: their numbers would take as much memory as one of the columns.
+    """
+    missing = [d for d in group.dims if d not in group.coords and not (d == "obs" and group.sizes[d] > LARGE)]
     named = lambda d: columns and d in ("dim", "dim_")
     return group.assign_coords({d: list(columns) if named(d) else np.arange(group.sizes[d]) for d in missing})
 

@@ -65,9 +65,9 @@ def fit(
     was cut off goes on where its blocks end, to the same draws; they are removed once it is done. `time_budget`: seconds,
     compilation among them, after which a method ends with what it has, which the attribute `stopped` says; a sampler
     that is still warming up by then has nothing. `single_precision`: pairs of points and components are evaluated in
-    float32 and summed in float64, which is faster, and moves the log likelihood by about 1e-7 nats a point
-    (docs/scaling.md); for `map`, `svi`, `nuts` without moves and the allocations of `blocked_gibbs`. `cavi` and moves, which
-    compare last digits, and what draws tell of themselves stay in float64.
+    float32, which is faster, and moves the log likelihood by about 1e-7 to 1e-6 nats a point (docs/scaling.md); for `map`,
+    `svi`, `nuts` with moves "none" or "swaps", and the allocations of `blocked_gibbs`. Other methods and moves, and what
+    draws tell of themselves, stay in float64. The attribute `single_precision` says that it was asked for.
     Raises `InputError` for an unknown method or option, and where a
     method's file fails or returns no draws, where the time is over in warm-up, and for blocks of another fit.
 
@@ -99,9 +99,9 @@ def fit(
             record["tolerance"] = tolerance
             if not record["max_error"] <= tolerance:
                 continue
-        if smaller is not posterior.data:
-            shown = draws.with_coordinates(draws.observed(posterior.data, whole=False), posterior.data.columns)
-            tree["observed_data"] = xr.DataTree(shown.assign_attrs(draws.made_by()))
+        seen = draws.observed(posterior.data, whole="allocations" in tree["sample_stats"])
+        seen = draws.with_coordinates(seen, posterior.data.columns).assign_attrs(draws.made_by() | seen.attrs)
+        tree["observed_data"] = xr.DataTree(seen)
         if deadline.met:
             tree.attrs["stopped"] = f"after {time_budget:g} s, the time that it had"
         if single_precision:
