@@ -16,7 +16,7 @@ def devices(count: int | None = None) -> Iterator[Mesh]:
 
     ``with dpgmm.devices(8): dpgmm.fit(posterior, "nuts")``. Every device holds all points and does its share of the
     chunks of a pass; what they find is added up in the order of the chunks, and random numbers belong to chunks. Log
-    densities and gradients are those of one device to the last bit, draws for a seed to rounding, which trajectories magnify.
+    densities and gradients are those of one device to the last bit, draws for a seed to rounding, which trajectories grow.
     One chunk, `dpgmm.densities.passes.PAIRS` point-component pairs, stays on one device. A CPU has one device unless JAX is
     told otherwise before it starts: ``jax.config.update("jax_num_cpu_devices", 8)``; for several processes there is
     `jax.distributed`. Yields the mesh. Raises `InputError` where there are not so many devices.
