@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import importlib.metadata
 import io
 import json
@@ -26,6 +27,7 @@ from . import prior
 from ._check import DIMENSIONS, SPREADS, check
 
 _PACKAGES = ("dpgmm-suite", "jax", "numpyro", "optax", "numpy", "scipy", "arviz-stats", "xarray")
+_version = functools.cache(importlib.metadata.version)  # A millisecond each, which every fit asks for several times.
 LARGE, SHOWN = 1_000_000, 100_000
 """Points above which draws keep a random sample of them, of this size, for diagnoses, pictures and predictions."""
 
@@ -253,7 +255,7 @@ def answer(draws: xr.DataTree) -> xr.DataTree:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that numbers depend on."""
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {name: _version(name) for name in _PACKAGES}
 
 
 def exchangeable_labels(posterior: Posterior, parameters: Parameters) -> bool:
