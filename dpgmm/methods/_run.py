@@ -19,6 +19,8 @@ Progress = Callable[[int, int, str], None]
 """``progress(done, total, note)``, called from any thread after every chunk of work."""
 DRAWS, LEAST, WORK = 1_000, 10, 10_000_000_000
 """Draws of a guide by default; of very many points as many as take so many point-component pairs, and no fewer than 10."""
+USUAL = 4
+"""Restarts that share the work; fewer do not get more of it, so that they end earlier."""
 
 
 class Deadline:
@@ -70,7 +72,7 @@ def constrained(posterior: Posterior, unconstrained: Any, axes: int, unravel: Ca
 
 def guide_draws(posterior: Posterior, restarts: int) -> int:
     """Draws of each of so many guides: every one is a pass over all points."""
-    pairs = posterior.data.size * int(posterior.options.get("truncation", 1)) * restarts
+    pairs = posterior.data.size * int(posterior.options.get("truncation", 1)) * max(restarts, USUAL)
     return min(DRAWS, max(LEAST, WORK // pairs))
 
 
