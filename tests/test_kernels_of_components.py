@@ -153,18 +153,18 @@ def look_at_labels(s):
 
 
 def weights_ignored(f, on):
-    return lambda log_weights, *rest: f(jnp.where(on, 0.0, log_weights), *rest)
+    return lambda key, log_weights, *rest: f(key, jnp.where(on, 0.0, log_weights), *rest)
 
 
 def determinant_forgotten(f, on):
-    return lambda lw, means, trils, x: f(lw, means, trils, x) + on * gaussian.log_determinant(trils)
+    return lambda key, lw, means, trils, x: f(key, lw + on * gaussian.log_determinant(trils), means, trils, x)
 
 
 ALLOCATE = Check(
     of_mixture,
     allocate_step,
     look_at_labels,
-    [(mixture, "log_joint_density", weights_ignored), (mixture, "log_joint_density", determinant_forgotten)],
+    [(mixture, "allocations", weights_ignored), (mixture, "allocations", determinant_forgotten)],
 )
 
 test_a_kernel_leaves_the_joint_distribution_alone, test_a_planted_bug_changes_it = kernel_tests(

@@ -284,7 +284,7 @@ def test_single_precision_reaches_the_chains_of_a_method(method, monkeypatch):
     of_method = {
         "svi": {"restarts": 1, "max_steps": 100, "draws_per_restart": 5},
         "nuts": {"chains": 1, "warmup": 5, "draws_per_chain": 5, "moves": "none"},
-        "blocked_gibbs": {"chains": 1, "warmup": 2, "draws_per_chain": 2},
+        "blocked_gibbs": {"chains": 1, "warmup": 2, "draws_per_chain": 2, "split_merges": 0, "pair_moves": 0},
     }
     posterior, seen = two_gaussians(), []
     expanded = mixture._expanded
@@ -293,13 +293,15 @@ def test_single_precision_reaches_the_chains_of_a_method(method, monkeypatch):
     assert jnp.float32 in seen
 
 
-@pytest.mark.parametrize("method", ["gibbs", "blocked_gibbs"])
-def test_allocations_of_very_many_points_keep_all_of_these(method, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "moves"), [("gibbs", {"split_merges": 0}), ("blocked_gibbs", {"split_merges": 0, "pair_moves": 0})]
+)
+def test_allocations_of_very_many_points_keep_all_of_these(method, moves, monkeypatch):
     monkeypatch.setattr(schema, "LARGE", 100)
     monkeypatch.setattr(schema, "SHOWN", 20)
     data = dpgmm.Dataset(np.random.default_rng(0).normal(size=(200, 1)))
     posterior = dpgmm.load_model("stick_breaking")(data, truncation=3)
-    options = {"chains": 1, "warmup": 1, "draws_per_chain": 2}
+    options = {"chains": 1, "warmup": 1, "draws_per_chain": 2} | moves
     whole = dpgmm.fit(posterior, method, keep_allocations=True, **options)
     assert whole["sample_stats/allocations"].sizes["obs"] == whole["observed_data/points"].sizes["obs"] == 200
     some = dpgmm.fit(posterior, method, keep_allocations=False, **options)
