@@ -75,7 +75,11 @@ def test_draws_that_are_on_disk_are_not_drawn_again(posterior, tmp_path, monkeyp
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"seed": 1}, "holds blocks of another fit, seed 0 in place of 1"), ({"thin": 2}, "another fit, method_options")],
+    [
+        ({"seed": 1}, "holds blocks of another fit, seed 0 in place of 1"),
+        ({"thin": 2}, "another fit, method_options"),
+        ({"single_precision": True}, "another fit, precision"),
+    ],
 )
 def test_blocks_of_another_fit_are_refused(posterior, tmp_path, monkeypatch, change, message):
     with monkeypatch.context() as patch:
