@@ -114,7 +114,8 @@ def run(out: Path, *, quick: bool = False) -> dict[str, Any]:
             found[-1]["slope"] = slope(sizes, [c["seconds"] for c in cases]) if row.varied != "cores" else None
     numbers = {"machine": study.machine(), "limits": limits, "rows": found}
     table = [_cells(_of(case, of), limits) for case, of in measured.items()]
-    pictures = [_picture(found, limits), *([_picture_of_cores(found)] if _on_cores(found) else [])]
+    many_cores, grown = ([row for row in found if (row["varied"] == "cores") == cores] for cores in (True, False))
+    pictures = [_picture(grown, limits), *([_picture_of_cores(many_cores)] if many_cores else [])]
     sections = [Section("Every case", table, [_words(limits)], pictures)]
     study.leave(out, "scaling", "Growth of seconds and memory", QUESTION, numbers, conclusions(found), sections)
     return numbers
@@ -285,9 +286,8 @@ def _cells(case: dict[str, Any], limits: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _picture(found: list[dict[str, Any]], limits: dict[str, float]) -> Picture:
+def _picture(rows: list[dict[str, Any]], limits: dict[str, float]) -> Picture:
     """Seconds against what is varied, a panel each; dashed: the bound."""
-    rows = [row for row in found if row["varied"] != "cores"]
     varied, works = (list(dict.fromkeys(row[of] for row in rows)) for of in ("varied", "work"))
     canvas, [axes] = plots.figure(columns=len(varied), height=3.4)
     for axis, name in zip(axes, varied, strict=True):
@@ -304,14 +304,9 @@ def _picture(found: list[dict[str, Any]], limits: dict[str, float]) -> Picture:
     return Picture(canvas, note)
 
 
-def _on_cores(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in found if row["varied"] == "cores"]
-
-
-def _picture_of_cores(found: list[dict[str, Any]]) -> Picture:
+def _picture_of_cores(rows: list[dict[str, Any]]) -> Picture:
     """Points a second over those on one core."""
     canvas, [[axis]] = plots.figure(height=3.2, width=7.0)
-    rows = _on_cores(found)
     counts = [case["cores"] for case in rows[0]["cases"]]
     for i, row in enumerate(rows):
         shares = [speed_up({"cases": [row["cases"][0], case]}) for case in row["cases"]]

@@ -7,6 +7,9 @@ import textwrap
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="other systems do not limit what a process may hold"
+)
 SIZE, DIM = 24_000_000, 2
 SCRIPT = textwrap.dedent("""
     import resource, sys
@@ -57,7 +60,6 @@ def run(path, how):
     return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not limit what a process may hold")
 @pytest.mark.parametrize(
     "how",
     [
@@ -72,7 +74,6 @@ def test_methods_find_points_in_a_file_larger_than_the_memory_that_they_may_take
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not limit what a process may hold")
 def test_the_limit_does_not_let_a_copy_pass(large):
     done = run(large, "copy")
     assert done.returncode != 0

@@ -28,7 +28,7 @@ def read_array(source: Source, name: str | None = None) -> Table | None:
     content = source.content
     if content.startswith(NPY):
         values = _npy(source.where, content if source.mapped is None else source.mapped)
-        return of_array(values if source.mapped is None else _as_float64(source.where, values), source.where)
+        return of_array(values, source.where, mapped=source.mapped is not None)
     if content.startswith(ZIP):
         return of_array(_npz(source.where, content, name), source.where)
     if content.startswith((PARQUET, ARROW, FEATHER)):
@@ -40,8 +40,11 @@ def read_array(source: Source, name: str | None = None) -> Table | None:
     return None
 
 
-def of_array(values: np.ndarray, where: str) -> Table:
-    """The table of an array ``(N,)`` or ``(N, D)``, or of records with named fields; a mask is what is missing."""
+def of_array(values: np.ndarray, where: str, *, mapped: bool = False) -> Table:
+    """The table of an array ``(N,)`` or ``(N, D)``, or of records with named fields; a mask is what is missing.
+
+    `mapped`: it lies in a file, and rows of numbers stay on disk.
+    """
     values = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     if values.dtype.names:
         names = list(values.dtype.names)
@@ -53,8 +56,10 @@ def of_array(values: np.ndarray, where: str) -> Table:
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or 0 in values.shape:
         raise InputError(f"{where}: an array of shape {values.shape}; give at least one row, as (N,) or (N, D)")
-    masked = isinstance(values, np.ma.MaskedArray)
-    filled = np.ma.filled(values.astype(np.float64), np.nan) if masked else np.asarray(values, np.float64)
+    if isinstance(values, np.ma.MaskedArray):
+        filled = np.ma.filled(values.astype(np.float64), np.nan)
+    else:
+        filled = _on_disk(where, values) if mapped else np.asarray(values, np.float64)
     names = [str(j) for j in range(filled.shape[1])]
     return Table(where, names, list(filled.T), named=False, places=by_row(where), rows=filled)
 
@@ -103,15 +108,13 @@ def _npy(where: str, content: bytes | memoryview) -> np.ndarray:
     return np.frombuffer(rest, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _as_float64(where: str, values: np.ndarray) -> np.ndarray:
-    """A mapped array, row by row in float64: as it is, or written so to a temporary file that is mapped in its place.
+def _on_disk(where: str, rows: np.ndarray) -> np.ndarray:
+    """Mapped rows in float64: as they are, or written so to a temporary file that is mapped in their place.
 
     JAX leaves an array where it lies if that is at a multiple of 64 bytes, which headers of old writers do not fill up to.
     """
-    plain = values.dtype == np.float64 and values.flags.c_contiguous and values.ctypes.data % ALIGNED == 0
-    if plain or values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or not values.size:
-        return values
-    rows = values[:, None] if values.ndim == 1 else values
+    if rows.dtype == np.float64 and rows.flags.c_contiguous and rows.ctypes.data % ALIGNED == 0:
+        return rows
     with Scratch(where, rows.shape[1]) as scratch:
         scratch.append(rows)
         return scratch.mapped()

@@ -53,9 +53,7 @@ def read_text(source: Source, missing: tuple[str, ...] = ()) -> Table:
 
     Raises `InputError` for what is no text, for lines with more or fewer cells than others, and where there are no data.
     """
-    records = _records(decoded(source))
-    form = form_of(source.where, records)
-    check_quotes(source.where, records, form.separator)
+    records, form = _told(source)
     read = frame(source.where, records, form, **exact(missing))
 
     def places(rows: Sequence[int]) -> list[str]:
@@ -69,12 +67,18 @@ def read_text(source: Source, missing: tuple[str, ...] = ()) -> Table:
 
 def read_cells(source: Source) -> pd.DataFrame:
     """All cells of the table of a text, as they are written, under the names of their columns, else positions."""
-    records = _records(decoded(source))
-    form = form_of(source.where, records)
-    check_quotes(source.where, records, form.separator)
+    records, form = _told(source)
     read = frame(source.where, records, form, keep_default_na=False, na_filter=False, dtype=str)
     read.attrs["separator"] = form.separator
     return read.set_axis(form.names, axis=1)
+
+
+def _told(source: Source) -> tuple[Records, Form]:
+    """The records of a text, each of them one row, and their form."""
+    records = _records(decoded(source))
+    form = form_of(source.where, records)
+    check_quotes(source.where, records, form.separator)
+    return records, form
 
 
 def exact(missing: Sequence[str]) -> dict[str, Any]:

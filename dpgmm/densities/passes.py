@@ -60,10 +60,9 @@ def accumulate(
 
     def some(operands: tuple, i: Integer[Array, ""]) -> Any:
         components, points, weights, *keys = operands
-        start = jnp.minimum(i * size, len(points) - size)
+        x, omega = (_chunk(of_points, i, size).astype(dtype) for of_points in (points, weights))
         # The last chunk begins among the points of the one before, which must not count twice.
-        omega = jnp.where(jnp.arange(size) >= i * size - start, _slice(weights, start, size).astype(dtype), 0)
-        x = _slice(points, start, size).astype(dtype)
+        omega = jnp.where(jnp.arange(size) >= (i + 1) * size - len(points), omega, 0)
         return function(components, x, omega, *(random.fold_in(key, i) for key in keys))
 
     operands = components, points, weights, *([] if key is None else [key])
@@ -87,8 +86,7 @@ def each(
 
     def some(operands: tuple, i: Integer[Array, ""]) -> Any:
         components, points, key = operands
-        x = _slice(points, jnp.minimum(i * size, len(points) - size), size)
-        return function(components, x, random.fold_in(key, i))
+        return function(components, _chunk(points, i, size), random.fold_in(key, i))
 
     every = _each(some, (components, points, key), count)
     return jnp.concatenate([every[:-1].reshape(-1), every[-1, count * size - len(points) :]])
@@ -100,8 +98,8 @@ def _division(num_points: int, num_components: int) -> tuple[int, int]:
     return count, -(-num_points // count)
 
 
-def _slice(array: Array, start: Integer[Array, ""], size: int) -> Array:
-    return jax.lax.dynamic_slice_in_dim(array, start, size)
+def _chunk(of_points: Array, i: Integer[Array, ""], size: int) -> Array:
+    return jax.lax.dynamic_slice_in_dim(of_points, jnp.minimum(i * size, len(of_points) - size), size)
 
 
 def _each(function: Callable[..., Any], operands: Any, count: int) -> Any:
